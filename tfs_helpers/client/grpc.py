@@ -1,0 +1,188 @@
+"""The gRPC client: arrays in, arrays out, without TensorFlow."""
+
+import threading
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy.typing as npt
+
+from tfs_helpers import protos
+from tfs_helpers.client.answers import SignatureCache, Target, VersionStatus, call_error
+from tfs_helpers.errors import ConfigError, InputError, InvalidArgument
+from tfs_helpers.signatures import DEFAULT, ModelMetadata, signatures_from
+from tfs_helpers.tensors import from_proto, to_proto
+
+__all__ = ["GrpcClient"]
+
+# gRPC's own limit for answers is 4 MiB, which one batch of pictures exceeds; -1 is none.
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class GrpcClient:
+    """Calls a server by gRPC over one connection, which it keeps; safe to use from several threads.
+
+        with GrpcClient("127.0.0.1:8500") as client:
+            client.predict("half_plus_two", {"x": [1.0, 2.0, 5.0]})["y"]
+
+    Args:
+        address: `host:port`, the server's gRPC port.
+        timeout: seconds that a call may take unless it says otherwise.
+
+    Raises:
+        ConfigError: the address is none.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:8500", *, timeout: float = 10.0) -> None:
+        if "://" in address or "/" in address or not address.rpartition(":")[2].isdigit():
+            raise ConfigError(
+                f"{address!r} is no gRPC address.",
+                "gRPC takes host:port, without http:// and without a path.",
+                'The server\'s default is "127.0.0.1:8500".',
+            )
+        self.address = address
+        self.timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._calls: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._signatures = SignatureCache(self._fetch_metadata)
+
+    def __enter__(self) -> "GrpcClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def predict(
+        self,
+        model: str,
+        inputs: Any,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str = DEFAULT,
+        timeout: float | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Run a model.
+
+        Args:
+            model: its name.
+            inputs: `{input name: array-like}`; the array-like alone where the signature has one input.
+            version, label: which version; the latest where neither is given.
+            signature: which signature to run.
+            timeout: seconds.
+
+        Returns:
+            `{output name: array}`, with the dtypes and shapes that the model gives; strings as object arrays of bytes.
+
+        Raises:
+            InputError: the inputs do not fit the signature; nothing was sent.
+            CallError: one of its kinds, with the server's words.
+        """
+        target = Target(model, version, label)
+        seconds = self.timeout if timeout is None else timeout
+        _, arrays = self._signatures.checked(target, signature, inputs, seconds)
+        request = protos.PredictRequest()
+        self._name(request.model_spec, target)
+        request.model_spec.signature_name = signature
+        for name, array in arrays.items():
+            request.inputs[name].CopyFrom(to_proto(array))
+        try:
+            response = self._call("Predict", request, target, seconds)
+        except InvalidArgument:
+            # The model may have changed since its signature was read: look again at the next call.
+            self._signatures.forget(target)
+            raise
+        return {name: from_proto(tensor) for name, tensor in response.outputs.items()}
+
+    def status(
+        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
+    ) -> list[VersionStatus]:
+        """Where the versions of a model stand, the highest first; versions that ended stay listed.
+
+        A server does not look at the label here: it lists every version.
+
+        Raises:
+            CallError: `NotFound` where the server has never seen that model.
+        """
+        target = Target(model, version, label)
+        request = protos.GetModelStatusRequest()
+        self._name(request.model_spec, target)
+        response = self._call("GetModelStatus", request, target, timeout)
+        return [
+            VersionStatus(
+                row.version,
+                protos.enum_name("tensorflow.serving.ModelVersionStatus.State", row.state),
+                protos.enum_name("tensorflow.error.Code", row.status.error_code),
+                row.status.error_message,
+            )
+            for row in response.model_version_status
+        ]
+
+    def metadata(
+        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
+    ) -> ModelMetadata:
+        """The version that answers, and its signatures.
+
+        Raises:
+            CallError: `NotFound` where no version of that model answers.
+        """
+        seconds = self.timeout if timeout is None else timeout
+        return self._fetch_metadata(Target(model, version, label), seconds)
+
+    def _fetch_metadata(self, target: Target, timeout: float) -> ModelMetadata:
+        request = protos.GetModelMetadataRequest(metadata_field=["signature_def"])
+        self._name(request.model_spec, target)
+        response = self._call("GetModelMetadata", request, target, timeout)
+        signatures = protos.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(signatures)
+        spec = response.model_spec
+        return ModelMetadata(spec.name, spec.version.value, signatures_from(signatures.signature_def))
+
+    def _name(self, spec: Any, target: Target) -> None:
+        spec.name = target.model
+        if target.version is not None:
+            spec.version.value = target.version
+        elif target.label is not None:
+            spec.version_label = target.label
+
+    def _call(self, name: str, request: Any, target: Target, timeout: float | None) -> Any:
+        where = {"wire": "gRPC", "address": self.address, "method": name, "target": str(target)}
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            return self._stub(name)(request, timeout=seconds)
+        except grpc.RpcError as error:
+            code, details = error.code().name, error.details() or ""
+            if code == "UNAVAILABLE" and "failed to connect" in details.lower():
+                code = "UNREACHABLE"
+                details = f"cannot connect to {self.address}: {details}"
+            elif code == "DEADLINE_EXCEEDED":
+                details = f"no answer within {seconds:g} s ({details})"
+            raise call_error(code, details, where) from None
+        except ValueError as error:
+            raise InputError(f"The request to {target} cannot be sent: {error}.") from None
+
+    def _stub(self, name: str) -> Any:
+        stub = self._calls.get(name)
+        if stub is None:
+            rpc = protos.RPCS[name]
+            response = protos.message_class(f"tensorflow.serving.{rpc.response}")
+            stub = self._channel.unary_unary(
+                rpc.path, request_serializer=_serialized, response_deserializer=response.FromString
+            )
+            with self._lock:
+                self._calls[name] = stub
+        return stub
+
+
+def _serialized(message: Any) -> bytes:
+    content: bytes = message.SerializeToString()
+    return content
+
+

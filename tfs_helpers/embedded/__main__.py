@@ -1,0 +1,48 @@
+"""`python -m tfs_helpers.embedded`: the embedded server, on the command line of `tensorflow_model_server`."""
+
+import sys
+
+from tfs_helpers.embedded.log import log, start_logging
+from tfs_helpers.embedded.options import BadFlag, hint, parse_flags, usage
+from tfs_helpers.embedded.status import ServingError
+from tfs_helpers.errors import TfsError
+from tfs_helpers.versions import TENSORFLOW
+
+__all__ = ["main"]
+
+_FAILED = 255
+
+
+def main() -> int:
+    """Run the server. Returns its exit status: 0 after a signal, 255 where it cannot start."""
+    try:
+        options = parse_flags(sys.argv[1:])
+    except BadFlag as error:
+        print(error, file=sys.stderr)
+        print(usage())
+        return _FAILED
+    if options.unknown[:1] == ["--help"]:
+        print(usage())
+        return _FAILED
+    if options.flag("version"):
+        print(f"tfs_helpers embedded server, on TensorFlow {TENSORFLOW}")
+        return 0
+    start_logging()
+    for argument in options.unknown:
+        print(f"unknown argument: {argument}", flush=True)
+        log.warning("unknown argument: %s has no effect%s", argument, f"; {said}" if (said := hint(argument)) else "")
+    from tfs_helpers.embedded.server import serve
+
+    try:
+        serve(options)
+    except ServingError as error:
+        print(f"Failed to start server. Error: {error}", flush=True)
+        return _FAILED
+    except TfsError as error:
+        print(error, file=sys.stderr)
+        return _FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""What the server does with a request, whichever door it came through: predict, status, metadata."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from tfs_helpers import protos
+from tfs_helpers.embedded.core import InUse, ServerCore
+from tfs_helpers.embedded.servable import Servable
+from tfs_helpers.embedded.session import Session
+from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.errors import InputError
+from tfs_helpers.signatures import DEFAULT
+from tfs_helpers.tensors import from_proto, to_proto
+
+__all__ = ["InferenceService"]
+
+Array = npt.NDArray[Any]
+JsonReader = Callable[[Mapping[str, Any]], Mapping[str, Array]]
+
+
+class InferenceService:
+    """The calls of PredictionService and ModelService, on a core.
+
+    Args:
+        core: the models.
+        as_content: answer tensors in `tensor_content` rather than in typed fields.
+    """
+
+    def __init__(self, core: ServerCore, *, as_content: bool = False) -> None:
+        self.core = core
+        self._as_content = as_content
+
+    # ---- predict
+
+    def predict(self, request: Any, timeout: float | None = None) -> Any:
+        """Answer a PredictRequest with a PredictResponse.
+
+        Args:
+            timeout: seconds that the run may take; None for any.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        if not request.HasField("model_spec"):
+            raise ServingError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+        spec = request.model_spec
+        with self.core.use(spec) as used:
+            name = spec.signature_name or DEFAULT
+            definition = used.session.signature_defs.get(name)
+            if definition is None:
+                raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+            _check_count(request.inputs, definition)
+            inputs = _decode(request.inputs, definition)
+            outputs = _run(used.session, definition, inputs, list(request.output_filter), timeout)
+        response = protos.PredictResponse()
+        _echo(response.model_spec, used.servable, name)
+        for alias, array in outputs.items():
+            response.outputs[alias].MergeFrom(to_proto(array, typed=not self._as_content))
+        return response
+
+    def predict_arrays(
+        self, spec: Any, signature_name: str, read: JsonReader, timeout: float | None = None
+    ) -> dict[str, Array]:
+        """Predict for REST, where the inputs can be read only once the signature is known.
+
+        Args:
+            spec: a ModelSpec proto.
+            read: from the signature's inputs (TensorInfo by name) to arrays by name.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        with self.core.use(spec) as used:
+            definition = _signature_for_rest(used, signature_name)
+            return _run(used.session, definition, read(definition.inputs), [], timeout)
+
+    # ---- status and metadata
+
+    def model_status(self, spec: Any) -> Any:
+        """Answer the status of a model, or of one version, with a GetModelStatusResponse. A label is not looked at.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        version = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
+        response = protos.GetModelStatusResponse()
+        for servable in self.core.status(spec.name, version):
+            row = response.model_version_status.add(version=servable.version, state=int(servable.state))
+            row.status.SetInParent()
+            if servable.error is not None and servable.state.name == "END":
+                row.status.error_code = int(servable.error.code)
+                row.status.error_message = servable.error.message
+        return response
+
+    def metadata(self, spec: Any) -> tuple[Any, Any]:
+        """The ModelSpec and the SignatureDefMap of a loaded version.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        with self.core.use(spec) as used:
+            found = protos.ModelSpec()
+            _echo(found, used.servable, "")
+            signatures = protos.SignatureDefMap()
+            for name, definition in used.session.signature_defs.items():
+                signatures.signature_def[name].CopyFrom(definition)
+        return found, signatures
+
+    def metadata_response(self, request: Any) -> Any:
+        """Answer a GetModelMetadataRequest.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        if not request.HasField("model_spec"):
+            raise ServingError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+        if not request.metadata_field:
+            raise ServingError(
+                Code.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
+            )
+        for name in request.metadata_field:
+            if name != "signature_def":
+                raise ServingError(Code.INVALID_ARGUMENT, f"Metadata field {name} is not supported")
+        response = protos.GetModelMetadataResponse()
+        spec, signatures = self.metadata(request.model_spec)
+        response.model_spec.CopyFrom(spec)
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    def status_response(self, request: Any) -> Any:
+        """Answer a GetModelStatusRequest.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        if not request.HasField("model_spec"):
+            raise ServingError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+        return self.model_status(request.model_spec)
+
+
+def _echo(spec: Any, servable: Servable, signature_name: str) -> None:
+    """Say which version answered."""
+    spec.name = servable.name
+    spec.version.value = servable.version
+    spec.signature_name = signature_name
+
+
+def _signature_for_rest(used: InUse, name: str) -> Any:
+    definition = used.session.signature_defs.get(name or DEFAULT)
+    if definition is None:
+        raise ServingError(
+            Code.INVALID_ARGUMENT, f'Serving signature name: "{name or DEFAULT}" not found in signature def'
+        )
+    if not definition.inputs:
+        raise ServingError(Code.INVALID_ARGUMENT, f"Failed to get input map for signature: {name or 'DEFAULT'}")
+    return definition
+
+
+def _check_count(given: Mapping[str, Any], definition: Any) -> None:
+    wanted, defaults = set(definition.inputs), set(definition.defaults)
+    missing = sorted(wanted - set(given) - defaults)
+    extra = sorted(set(given) - wanted)
+    if len(given) == len(wanted) or (defaults and not missing and not extra):
+        return
+
+    def braces(names: Iterable[str]) -> str:
+        return "{" + ",".join(sorted(names)) + "}"
+
+    raise ServingError(
+        Code.INVALID_ARGUMENT,
+        f"input size does not match signature: {len(given)}!={len(wanted)} len({braces(given)}) != "
+        f"len({braces(wanted)}). Sent extra: {braces(extra)}. Missing but required: {braces(missing)}.",
+    )
+
+
+def _decode(given: Mapping[str, Any], definition: Any) -> dict[str, Array]:
+    """The request's tensors as arrays, defaults of the signature filled in."""
+    inputs: dict[str, Array] = {}
+    for alias, info in definition.inputs.items():
+        if alias in given:
+            proto = given[alias]
+        elif alias in definition.defaults:
+            proto = definition.defaults[alias]
+        else:
+            raise ServingError(
+                Code.INVALID_ARGUMENT,
+                f"Signature input alias: {alias}(feed name: {info.name}) not found in request and no default value "
+                f"provided. Inputs expected to be in the request {{{','.join(sorted(given))}}}, or default input "
+                f"alias set: {','.join(sorted(definition.defaults))}",
+            )
+        try:
+            inputs[alias] = from_proto(proto)
+        except InputError:
+            raise ServingError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from None
+    return inputs
+
+
+def _run(
+    session: Session, definition: Any, inputs: Mapping[str, Array], wanted: Sequence[str], timeout: float | None
+) -> dict[str, Array]:
+    """Run a signature on arrays by alias; `wanted` outputs only, all where it is empty."""
+    for position, alias in enumerate(wanted):
+        if alias not in definition.outputs:
+            expected = ",".join(sorted(definition.outputs))
+            raise ServingError(
+                Code.INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {{{expected}}}.",
+            )
+        if alias in wanted[:position]:
+            raise ServingError(Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
+    aliases = list(wanted) or list(definition.outputs)
+    feeds = {definition.inputs[alias].name: array for alias, array in inputs.items()}
+    options = b""
+    if timeout is not None:
+        options = protos.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
+    results = session.run(feeds, [definition.outputs[alias].name for alias in aliases], options)
+    return dict(zip(aliases, results, strict=True))
+

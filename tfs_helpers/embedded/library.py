@@ -1,0 +1,150 @@
+"""TensorFlow's own C library, found inside the installed `tensorflow` and called through ctypes.
+
+The C API is public and stable, and `TF_SessionRun` is the `Session::Run` that
+the C++ server calls, so the error texts are TensorFlow's own. TensorFlow's
+Python side is never imported: it would cost seconds and hundreds of megabytes.
+"""
+
+import ctypes
+import os
+import sys
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy.random  # noqa: F401  numpy must be loaded whole before the library: their symbols clash otherwise
+
+from tfs_helpers.errors import BackendUnavailable
+
+__all__ = ["Buffer", "Deallocator", "Output", "Status", "find_library", "load_library"]
+
+
+class Output(ctypes.Structure):
+    """`TF_Output`: one output of an operation."""
+
+    _fields_ = [("operation", c_void_p), ("index", c_int)]
+
+
+class Buffer(ctypes.Structure):
+    """`TF_Buffer`: a block of bytes."""
+
+    _fields_ = [("data", c_void_p), ("length", c_size_t), ("deallocator", c_void_p)]
+
+
+Deallocator = ctypes.CFUNCTYPE(None, c_void_p, c_size_t, c_void_p)
+
+# name: (result, arguments), from tensorflow/c/c_api.h, tf_tensor.h, tf_status.h and tf_buffer.h
+_FUNCTIONS = {
+    "TF_Version": (c_char_p, []),
+    "TF_NewStatus": (c_void_p, []),
+    "TF_DeleteStatus": (None, [c_void_p]),
+    "TF_GetCode": (c_int, [c_void_p]),
+    "TF_Message": (c_char_p, [c_void_p]),
+    "TF_NewBuffer": (POINTER(Buffer), []),
+    "TF_NewBufferFromString": (POINTER(Buffer), [c_void_p, c_size_t]),
+    "TF_DeleteBuffer": (None, [POINTER(Buffer)]),
+    "TF_NewTensor": (c_void_p, [c_int, POINTER(c_int64), c_int, c_void_p, c_size_t, Deallocator, c_void_p]),
+    "TF_DeleteTensor": (None, [c_void_p]),
+    "TF_TensorType": (c_int, [c_void_p]),
+    "TF_NumDims": (c_int, [c_void_p]),
+    "TF_Dim": (c_int64, [c_void_p, c_int]),
+    "TF_TensorByteSize": (c_size_t, [c_void_p]),
+    "TF_TensorData": (c_void_p, [c_void_p]),
+    "TF_NewGraph": (c_void_p, []),
+    "TF_DeleteGraph": (None, [c_void_p]),
+    "TF_GraphOperationByName": (c_void_p, [c_void_p, c_char_p]),
+    "TF_NewSessionOptions": (c_void_p, []),
+    "TF_DeleteSessionOptions": (None, [c_void_p]),
+    "TF_SetConfig": (None, [c_void_p, c_char_p, c_size_t, c_void_p]),
+    "TF_LoadSessionFromSavedModel": (
+        c_void_p,
+        [c_void_p, POINTER(Buffer), c_char_p, POINTER(c_char_p), c_int, c_void_p, POINTER(Buffer), c_void_p],
+    ),
+    "TF_CloseSession": (None, [c_void_p, c_void_p]),
+    "TF_DeleteSession": (None, [c_void_p, c_void_p]),
+    "TF_SessionRun": (
+        None,
+        [
+            c_void_p,
+            POINTER(Buffer),
+            *(POINTER(Output), POINTER(c_void_p), c_int),
+            *(POINTER(Output), POINTER(c_void_p), c_int),
+            *(POINTER(c_void_p), c_int),
+            POINTER(Buffer),
+            c_void_p,
+        ],
+    ),
+}
+
+_NAMES = {
+    "darwin": ("libtensorflow_cc.2.dylib", "libtensorflow_framework.2.dylib"),
+    "linux": ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2"),
+}
+
+
+def find_library() -> tuple[Path, Path]:
+    """The paths of TensorFlow's library and of the framework library that it needs.
+
+    Raises:
+        BackendUnavailable: TensorFlow is not installed, or holds no such library.
+    """
+    spec = find_spec("tensorflow")
+    if spec is None or not spec.submodule_search_locations:
+        raise BackendUnavailable(
+            "The embedded server needs TensorFlow's library, and tensorflow is not installed here.",
+            "Only clients can do without it.",
+            "Install it: pip install 'tfs-helpers[server]'.",
+        )
+    names = _NAMES["darwin" if sys.platform == "darwin" else "linux"]
+    for folder in map(Path, spec.submodule_search_locations):
+        paths = [folder / name for name in names]
+        if all(path.is_file() for path in paths):
+            return paths[0], paths[1]
+    raise BackendUnavailable(
+        f"The installed tensorflow has no {names[0]}.",
+        "Its wheels for Linux and macOS ship it; other builds may not.",
+        "Install the wheel: pip install 'tfs-helpers[server]'.",
+    )
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """The library, with its functions typed. Loading takes about half a second.
+
+    Raises:
+        BackendUnavailable: as `find_library`.
+    """
+    # Read by TensorFlow when it is loaded. With oneDNN, a wrong rank into Conv2D aborts the process.
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    whole, framework = find_library()
+    # Not RTLD_GLOBAL: its symbols clash with those of other libraries.
+    ctypes.CDLL(str(framework))
+    library = ctypes.CDLL(str(whole))
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library
+
+
+class Status:
+    """A `TF_Status`, to be used by one call at a time."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self.handle = library.TF_NewStatus()
+
+    def __del__(self) -> None:
+        self._library.TF_DeleteStatus(self.handle)
+
+    @property
+    def code(self) -> int:
+        """The canonical code, 0 for OK."""
+        return int(self._library.TF_GetCode(self.handle))
+
+    @property
+    def message(self) -> str:
+        """TensorFlow's words."""
+        words: bytes = self._library.TF_Message(self.handle)
+        return words.decode(errors="replace")

@@ -1,0 +1,70 @@
+"""Which version folders a base path holds, and which of them a version policy wants."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfs_helpers.embedded.log import log
+
+__all__ = ["aspired_versions", "read_versions"]
+
+# A name is a version where the whole of it parses as int64, surrounding blanks allowed (absl::SimpleAtoi).
+_NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+[ \t\n\v\f\r]*")
+_INT64 = range(-(2**63), 2**63)
+
+
+def read_versions(base_path: str) -> dict[int, str] | None:
+    """`{version: folder}` of a base path; None where the base path itself is missing.
+
+    Where two names mean one number (`1` and `01`), the last in alphabetical order counts.
+    """
+    try:
+        names = sorted(child.name for child in Path(base_path).iterdir())
+    except OSError:
+        return None
+    found: dict[int, str] = {}
+    for name in names:
+        if _NUMBER.fullmatch(name) and int(name) in _INT64:
+            if int(name) in found:
+                log.warning(
+                    "Duplicate version directories detected. Version %d will be loaded from %s, %s will be ignored.",
+                    int(name),
+                    name,
+                    Path(found[int(name)]).name,
+                )
+            found[int(name)] = f"{base_path.rstrip('/')}/{name}"
+    return found
+
+
+def aspired_versions(model: str, base_path: str, policy: Any, found: Mapping[int, str]) -> dict[int, str]:
+    """Those of the `found` versions that a `ServableVersionPolicy` proto wants: the latest one where it says nothing."""
+    if not found:
+        log.warning(
+            "No versions of servable %s found under base path %s. "
+            "Did you forget to name your leaf directory as a number (eg. '/1/')?",
+            model,
+            base_path,
+        )
+        return {}
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return dict(found)
+    if choice == "specific":
+        return _specific(model, policy.specific.versions, found)
+    many = policy.latest.num_versions or 1
+    return {version: found[version] for version in sorted(found)[-many:]}
+
+
+def _specific(model: str, wanted: Any, found: Mapping[int, str]) -> dict[int, str]:
+    if not wanted:
+        log.warning("No specific versions requested for servable %s.", model)
+    for version in wanted:
+        if version not in found:
+            log.warning(
+                "Version %d of servable %s, which was requested to be served as a 'specific' version in the "
+                "servable's version policy, was not found in the file system",
+                version,
+                model,
+            )
+    return {version: found[version] for version in wanted if version in found}
