@@ -167,7 +167,15 @@ _START: dict[str, Advice] = {
         "A GPU was asked for, and Docker cannot give one: no NVIDIA driver or no container toolkit.",
         "Check docker run --rm --gpus all IMAGE nvidia-smi; install the NVIDIA Container Toolkit, or go without GPU.",
     ),
-    r"out of memory|OOM when allocating|bad_alloc|exit status 137": Advice(
+    r"exit status 137": Advice(
+        "It was killed: by somebody, or by the system because memory ran out.",
+        "Give it more memory or fewer versions to serve; while versions change, the old and the new one are loaded.",
+    ),
+    r"exit status 143": Advice(
+        "It was told to end (SIGTERM), by somebody else than this program.",
+        "Start it again.",
+    ),
+    r"out of memory|OOM when allocating|bad_alloc": Advice(
         "There was not enough memory; while versions change, the old and the new one are both loaded.",
         "Give the server more, serve fewer versions, or on a GPU set --per_process_gpu_memory_fraction.",
     ),

@@ -20,7 +20,15 @@ from tfs_helpers import dtypes, protos
 from tfs_helpers.errors import ExportError, InputError
 from tfs_helpers.tensors import as_array
 
-__all__ = ["DEFAULT", "ModelMetadata", "Signature", "TensorSpec", "find_signature", "read_signatures", "signatures_from"]
+__all__ = [
+    "DEFAULT",
+    "ModelMetadata",
+    "Signature",
+    "TensorSpec",
+    "find_signature",
+    "read_signatures",
+    "signatures_from",
+]
 
 DEFAULT = "serving_default"
 """The signature that runs when a request names none."""
@@ -218,7 +226,9 @@ def read_signatures(version_folder: str | PathLike[str], *, tags: tuple[str, ...
     except FileNotFoundError:
         raise ExportError(*_no_saved_model(folder)) from None
     except OSError as error:
-        raise ExportError(f"Cannot read {path}: {error.strerror}.", fix="Check the folder and its permissions.") from None
+        raise ExportError(
+            f"Cannot read {path}: {error.strerror}.", "", "Check the folder and its permissions."
+        ) from None
     except DecodeError:
         raise ExportError(
             f"{path} is not a SavedModel.",
@@ -242,7 +252,8 @@ def _no_saved_model(folder: Path) -> tuple[str, str, str]:
         return what, "The folder does not exist.", "Check the path; a relative one starts at the current directory."
     inner = sorted(child.name for child in folder.iterdir() if (child / "saved_model.pb").is_file())
     if inner:
-        return what, "This looks like a base path: the folder above the versions.", f"Read {folder / inner[-1]} instead."
+        why = "This looks like a base path: the folder above the versions."
+        return what, why, f"Read {folder / inner[-1]} instead."
     return what, "A SavedModel is a folder with saved_model.pb and variables/ in it.", "Export the model there first."
 
 

@@ -21,7 +21,7 @@ __all__ = ["as_array", "from_proto", "to_proto"]
 
 Array = npt.NDArray[Any]
 
-# A protobuf message ends at 2 GiB, so no honest tensor is larger; a shape that promises more is refused before memory is.
+# A protobuf message ends at 2 GiB, so no honest tensor is larger; a shape that promises more is refused at once.
 _MOST_BYTES = 2**31 - 1
 
 
@@ -55,10 +55,10 @@ def _from_python(value: Any, dtype: dtypes.DType | None) -> Array:
         array = np.asarray(value)
         if array.dtype.kind in "SUO":
             return _text_array(value)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError):
         raise InputError(
-            f"The value is no tensor: {str(error).splitlines()[0]}.",
-            "A tensor is a full block: every row must have the same length and one kind of value.",
+            "The value is no tensor: its lists are ragged, or its numbers are too large for any type.",
+            "A tensor is a full block: every row has the same length and one kind of value.",
             "Pad the rows to one length, or send them one at a time.",
         ) from None
     if dtype is None or array.size == 0:
@@ -138,7 +138,7 @@ def to_proto(value: Any, *, typed: bool = False) -> Any:
 
 
 def _little(array: Array) -> Array:
-    """Little-endian, as the wire is."""
+    """Between the machine's byte order and the wire's, which is little-endian."""
     return array if sys.byteorder == "little" else array.byteswap()
 
 
@@ -175,7 +175,8 @@ def from_proto(proto: Any) -> Array:
     """
     dtype = dtypes.by_number(proto.dtype)
     if dtype is None:
-        raise InputError(f"The tensor has dtype {protos.enum_name('tensorflow.DataType', proto.dtype)}, which no array has.")
+        name = protos.enum_name("tensorflow.DataType", proto.dtype)
+        raise InputError(f"The tensor has dtype {name}, which no array has.")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if min(shape, default=0) < 0:
         raise InputError(f"The tensor has no full shape: {list(shape)}.")
@@ -190,8 +191,7 @@ def from_proto(proto: Any) -> Array:
                 f"The tensor's content has {len(proto.tensor_content)} bytes, but shape {list(shape)} "
                 f"of {dtype.word} needs {count * dtype.type.itemsize}."
             )
-        array = np.frombuffer(proto.tensor_content, dtype.type.newbyteorder("<") if dtype.numpy != "bfloat16" else dtype.type)
-        return array.astype(dtype.type).reshape(shape)
+        return _little(np.frombuffer(proto.tensor_content, dtype.type)).copy().reshape(shape)
     return _filled(_typed_values(proto, dtype), count, dtype).reshape(shape)
 
 
@@ -254,4 +254,3 @@ def _split_content(content: bytes, count: int) -> list[bytes]:
         values.append(content[position : position + length])
         position += length
     return values
-

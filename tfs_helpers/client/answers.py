@@ -73,7 +73,7 @@ class Target:
 
     def __post_init__(self) -> None:
         for kind, name in (("model name", self.model), ("label", self.label)):
-            if name is not None and (not isinstance(name, str) or not name or set(name) & set("/: \t\r\n")):
+            if name is not None and (not name or set(name) & set("/: \t\r\n")):
                 raise ConfigError(
                     f"{name!r} cannot be a {kind}.",
                     "It stands in the URL between slashes and before a colon, so it has none of them, and no blanks.",
@@ -85,7 +85,7 @@ class Target:
                 "A label stands for a version, so one of them says it all.",
                 "Leave one out; leave both out for the latest version.",
             )
-        if self.version is not None and (isinstance(self.version, bool) or not isinstance(self.version, int)):
+        if self.version is not None and type(self.version) is not int:
             raise ConfigError(
                 f"{self.version!r} cannot be a version.",
                 "Versions are whole numbers; names such as 'stable' are labels.",

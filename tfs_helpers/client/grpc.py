@@ -184,5 +184,3 @@ class GrpcClient:
 def _serialized(message: Any) -> bytes:
     content: bytes = message.SerializeToString()
     return content
-
-

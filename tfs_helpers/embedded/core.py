@@ -127,7 +127,8 @@ class ServerCore:
             if deadline is not None and time.monotonic() >= deadline:
                 raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for models to become available")
             self.manager.wait(0.1)
-        failed = [s for name in names for s in self.manager.history(name) if s.state == State.END and s.error is not None]
+        seen = [servable for name in names for servable in self.manager.history(name)]
+        failed = [servable for servable in seen if servable.state == State.END and servable.error is not None]
         if failed:
             each = ", ".join(f"{{{servable} due to error: {servable.error}}}" for servable in failed)
             raise ServingError(Code.UNKNOWN, f"{len(failed)} servable(s) did not become available: {{{each}, }}")

@@ -206,10 +206,10 @@ def _run(
     """Run a signature on arrays by alias; `wanted` outputs only, all where it is empty."""
     for position, alias in enumerate(wanted):
         if alias not in definition.outputs:
-            expected = ",".join(sorted(definition.outputs))
+            expected = "{" + ",".join(sorted(definition.outputs)) + "}"
             raise ServingError(
                 Code.INVALID_ARGUMENT,
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {{{expected}}}.",
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {expected}.",
             )
         if alias in wanted[:position]:
             raise ServingError(Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
@@ -220,4 +220,3 @@ def _run(
         options = protos.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
     results = session.run(feeds, [definition.outputs[alias].name for alias in aliases], options)
     return dict(zip(aliases, results, strict=True))
-

@@ -36,8 +36,6 @@ def _bad(message: str) -> ServingError:
     return ServingError(Code.INVALID_ARGUMENT, message)
 
 
-
-
 class PredictBody:
     """A parsed predict request.
 
@@ -295,9 +293,7 @@ def _gather(value: Any, level: int, shape: list[int], dtype: dtypes.DType | None
     if level >= len(shape):
         raise _bad(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     if len(value) != shape[level]:
-        raise _bad(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
-        )
+        raise _bad(f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}")
     for item in value:
         _gather(item, level + 1, shape, dtype, number, out)
 
@@ -333,9 +329,11 @@ def _kind(value: Any) -> str:
     """RapidJSON's name for the kind of a value."""
     if isinstance(value, bool):
         return "True" if value else "False"
-    if value is None:
-        return "Null"
-    return {dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
+    if isinstance(value, dict):
+        return "Object"
+    if isinstance(value, str):
+        return "String"
+    return "Null" if value is None else "Number"
 
 
 def _unbase64(text: str) -> bytes:

@@ -48,17 +48,17 @@ def number_texts(array: Array) -> list[str]:
         return ["true" if value else "false" for value in array.ravel().tolist()]
     if kind != "f":
         return [str(value) for value in array.ravel().tolist()]
-    precise = "%.9g" if array.dtype.itemsize == 4 else "%.17g"
+    precise = ".9g" if array.dtype.itemsize == 4 else ".17g"
     return [_float_text(value, array.dtype.type, precise) for value in array.ravel().tolist()]
 
 
 def _float_text(value: float, kind: Any, precise: str) -> str:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    text = "%g" % value
+    text = f"{value:g}"
     with np.errstate(over="ignore"):
         if kind(text) != value:
-            text = precise % value
+            text = format(value, precise)
     return text if "." in text or "e" in text else text + ".0"
 
 

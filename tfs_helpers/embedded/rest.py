@@ -84,7 +84,7 @@ class RestDoor:
             body = _unzipped(body)
         if request.method == "OPTIONS":
             return self._preflight(request)
-        elif request.method == "GET":
+        if request.method == "GET":
             answer = self._guarded(self._get, path, b"")
         else:
             # Parsing and writing large JSON takes as long as the run itself: all of it off the event loop.
@@ -163,9 +163,8 @@ class RestDoor:
     def _metadata(self, spec: Any) -> str:
         """The text that the real server glues together, doubled `signature_def` and all."""
         found, signatures = self._service.metadata(spec)
-        return (
-            f'{{\n"model_spec":{_proto_text(found)}\n,\n"metadata": {{"signature_def": {_proto_text(signatures)}\n}}\n}}\n'
-        )
+        spec_text, map_text = _proto_text(found), _proto_text(signatures)
+        return f'{{\n"model_spec":{spec_text}\n,\n"metadata": {{"signature_def": {map_text}\n}}\n}}\n'
 
 
 _MALFORMED = _Answer(400, "Malformed request: ")
@@ -185,9 +184,10 @@ def _spec(name: str | None, version: str | None, label: str | None) -> Any:
 
 def _proto_text(message: Any) -> str:
     """A message in the JSON that protobuf's C++ side writes: one space of indent, empty fields too."""
-    return json_format.MessageToJson(
+    text: str = json_format.MessageToJson(
         message, indent=1, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
     )
+    return text
 
 
 def _unzipped(body: bytes) -> bytes:

@@ -132,11 +132,17 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    wake.append(lambda: loop.call_soon_threadsafe(stop.set))
+
+    def wake_up() -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    wake.append(wake_up)
     if stopping.is_set():
         stop.set()
     if options.host not in _LOOPBACK:
-        log.warning("Listening on %s: whoever reaches this machine can call the models and reconfigure the server", options.host)
+        log.warning(
+            "Listening on %s: whoever reaches this machine can call the models and reconfigure the server", options.host
+        )
     with ThreadPoolExecutor(max(8, 4 * (os.cpu_count() or 1)), thread_name_prefix="infer") as executor:
         grpc_server = await _open_grpc(service, executor, options)
         rest_runner = await _open_rest(service, executor, options)
@@ -196,6 +202,7 @@ async def _open_rest(service: InferenceService, executor: ThreadPoolExecutor, op
         timeout=millis / 1000 if millis > 0 else None,
         cors=options.flag("rest_api_enable_cors_support"),
     )
+
     def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_MESSAGE_BYTES)
 

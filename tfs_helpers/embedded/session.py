@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfs_helpers import dtypes, protos
-from tfs_helpers.embedded.library import Buffer, Deallocator, Output, Status, load_library
+from tfs_helpers.embedded.library import Deallocator, Output, Status, load_library
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["Session"]
@@ -23,9 +23,11 @@ _lent: dict[int, Any] = {}
 _numbers = count(1)
 
 
-@Deallocator
 def _give_back(_data: int | None, _length: int, number: int | None) -> None:
     _lent.pop(number or 0, None)
+
+
+_deallocator = Deallocator(_give_back)
 
 
 class Session:
@@ -112,7 +114,7 @@ class Session:
                 status.handle,
             )
             _check(status)
-            return [_to_array(library, result) for result in results]
+            return [_to_array(library, result) for result in results if result]
         finally:
             for tensor in (*values, *results):
                 if tensor:
@@ -155,7 +157,7 @@ def _to_tensor(library: ctypes.CDLL, array: Array) -> int:
     number = next(_numbers)
     _lent[number] = keep
     shape = (c_int64 * array.ndim)(*array.shape)
-    tensor: int | None = library.TF_NewTensor(dtype.number, shape, array.ndim, address, length, _give_back, number)
+    tensor: int | None = library.TF_NewTensor(dtype.number, shape, array.ndim, address, length, _deallocator, number)
     if not tensor:
         _lent.pop(number, None)
         raise ServingError(Code.INTERNAL, f"TensorFlow refuses a tensor of {length} bytes")

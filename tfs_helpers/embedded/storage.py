@@ -38,7 +38,7 @@ def read_versions(base_path: str) -> dict[int, str] | None:
 
 
 def aspired_versions(model: str, base_path: str, policy: Any, found: Mapping[int, str]) -> dict[int, str]:
-    """Those of the `found` versions that a `ServableVersionPolicy` proto wants: the latest one where it says nothing."""
+    """Those of the `found` versions that a `ServableVersionPolicy` proto wants; the latest where it says nothing."""
     if not found:
         log.warning(
             "No versions of servable %s found under base path %s. "

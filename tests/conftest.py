@@ -1,0 +1,34 @@
+"""What the package's tests share: models exported once, and a server of ours that serves them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tfs_helpers import Model, ModelServer, RunningServer, Specific
+from tfs_helpers.export import export_eye_encoder, export_half_plus_two
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of base paths: `half_plus_two` (y = x/2 + 2 and x/2 + 3) and `eye1_encoder`, versions 1 and 2 each."""
+    folder = tmp_path_factory.mktemp("models")
+    for version in (1, 2):
+        export_half_plus_two(folder / "half_plus_two", version=version)
+        export_eye_encoder(folder / "eye1_encoder", version=version)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(models: Path) -> Iterator[RunningServer]:
+    """An embedded server on free ports: half_plus_two with labels stable = 1 and test = 2, eye1_encoder at its latest."""
+    description = ModelServer(
+        Model(
+            "half_plus_two", models / "half_plus_two", versions=Specific(1, 2), labels={"stable": 1, "test": 2}
+        ),
+        Model("eye1_encoder", models / "eye1_encoder"),
+        grpc_port=None,
+        rest_port=None,
+    )
+    with description.start("embedded") as running:
+        yield running
