@@ -36,7 +36,10 @@ class GrpcDoor:
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """The handlers to add to a `grpc.aio` server."""
         calls: dict[str, Call] = {
-            "Predict": self._predict,
+            "Predict": self._answering("PredictRequest", self._service.predict),
+            "Classify": self._answering("ClassificationRequest", self._service.classify),
+            "Regress": self._answering("RegressionRequest", self._service.regress),
+            "MultiInference": self._answering("MultiInferenceRequest", self._service.multi_inference),
             "GetModelMetadata": self._metadata,
             "GetModelStatus": self._status,
             "HandleReloadConfigRequest": self._reload,
@@ -62,9 +65,11 @@ class GrpcDoor:
 
         return handle
 
-    def _predict(self, request: bytes, remaining: float | None) -> bytes:
-        response = self._service.predict(_parsed("PredictRequest", request), remaining)
-        return _bytes(response)
+    def _answering(self, name: str, answer: Callable[[Any, float | None], Any]) -> Call:
+        def call(request: bytes, remaining: float | None) -> bytes:
+            return _bytes(answer(_parsed(name, request), remaining))
+
+        return call
 
     def _metadata(self, request: bytes, _remaining: float | None) -> bytes:
         return _bytes(self._service.metadata_response(_parsed("GetModelMetadataRequest", request)))

@@ -1,4 +1,4 @@
-"""What the server does with a request, whichever door it came through: predict, status, metadata."""
+"""What the server does with a request, whichever door it came through."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from tfs_helpers import protos
 from tfs_helpers.embedded.core import InUse, ServerCore
+from tfs_helpers.embedded.examples import serialized
+from tfs_helpers.embedded.judging import CLASSIFY, REGRESS, Judgement
 from tfs_helpers.embedded.servable import Servable
 from tfs_helpers.embedded.session import Session
 from tfs_helpers.embedded.status import Code, ServingError
@@ -78,6 +80,58 @@ class InferenceService:
         with self.core.use(spec) as used:
             definition = _signature_for_rest(used, signature_name)
             return _run(used.session, definition, read(definition.inputs), [], timeout)
+
+    # ---- classify and regress
+
+    def classify(self, request: Any, timeout: float | None = None) -> Any:
+        """Answer a ClassificationRequest with a ClassificationResponse.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        return self._judge(request, CLASSIFY, protos.ClassificationResponse(), timeout)
+
+    def regress(self, request: Any, timeout: float | None = None) -> Any:
+        """Answer a RegressionRequest with a RegressionResponse.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        return self._judge(request, REGRESS, protos.RegressionResponse(), timeout)
+
+    def _judge(self, request: Any, method: str, response: Any, timeout: float | None) -> Any:
+        if not request.HasField("model_spec"):
+            raise ServingError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+        name = request.model_spec.signature_name or DEFAULT
+        with self.core.use(request.model_spec) as used:
+            judgement = Judgement(_signature_to_judge(used, name), method)
+            examples = serialized(request.input)
+            outputs = _fetch(used.session, {judgement.input: examples}, judgement.outputs, timeout)
+        response.result.CopyFrom(judgement.result(outputs, len(examples)))
+        _echo(response.model_spec, used.servable, name)
+        return response
+
+    def multi_inference(self, request: Any, timeout: float | None = None) -> Any:
+        """Answer a MultiInferenceRequest: several signatures of one model on the same examples, in one run.
+
+        Raises:
+            ServingError: in the real server's words.
+        """
+        first = request.tasks[0].model_spec if request.tasks else protos.ModelSpec()
+        with self.core.use(first) as used:
+            judgements = _judgements(request.tasks, used)
+            examples = serialized(request.input)
+            feeds = {judgement.input: examples for judgement in judgements.values()}
+            tensors = {tensor: tensor for judgement in judgements.values() for tensor in judgement.outputs.values()}
+            values = _fetch(used.session, feeds, tensors, timeout)
+        response = protos.MultiInferenceResponse()
+        for task, (name, judgement) in zip(request.tasks, judgements.items(), strict=True):
+            row = response.results.add()
+            _echo(row.model_spec, used.servable, name)
+            outputs = {alias: values[tensor] for alias, tensor in judgement.outputs.items()}
+            field = row.classification_result if task.method_name == CLASSIFY else row.regression_result
+            field.CopyFrom(judgement.result(outputs, len(examples)))
+        return response
 
     # ---- status and metadata
 
@@ -161,6 +215,35 @@ def _signature_for_rest(used: InUse, name: str) -> Any:
     return definition
 
 
+def _signature_to_judge(used: InUse, name: str) -> Any:
+    definition = used.session.signature_defs.get(name)
+    if definition is None:
+        raise ServingError(Code.INVALID_ARGUMENT, f"No signature was found with the name: {name}")
+    return definition
+
+
+def _judgements(tasks: Sequence[Any], used: InUse) -> dict[str, Judgement]:
+    """What each task of a MultiInferenceRequest asks for, by signature."""
+    found: dict[str, Judgement] = {}
+    for task in tasks:
+        name = task.model_spec.signature_name or DEFAULT
+        if not task.model_spec.name:
+            raise ServingError(Code.INVALID_ARGUMENT, "Found ModelSpec with an empty model name.")
+        if task.model_spec.name != used.servable.name:
+            raise ServingError(
+                Code.INVALID_ARGUMENT, "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        if name in found:
+            raise ServingError(Code.INVALID_ARGUMENT, f"Duplicate evaluation of signature: {name}")
+        definition = used.session.signature_defs.get(name)
+        if definition is None:
+            raise ServingError(Code.INVALID_ARGUMENT, f"Requested signature not found in model graph: {name}")
+        if task.method_name not in (CLASSIFY, REGRESS):
+            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
+        found[name] = Judgement(definition, task.method_name)
+    return found
+
+
 def _check_count(given: Mapping[str, Any], definition: Any) -> None:
     wanted, defaults = set(definition.inputs), set(definition.defaults)
     missing = sorted(wanted - set(given) - defaults)
@@ -215,8 +298,15 @@ def _run(
             raise ServingError(Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
     aliases = list(wanted) or list(definition.outputs)
     feeds = {definition.inputs[alias].name: array for alias, array in inputs.items()}
+    return _fetch(session, feeds, {alias: definition.outputs[alias].name for alias in aliases}, timeout)
+
+
+def _fetch(
+    session: Session, feeds: Mapping[str, Array], tensors: Mapping[str, str], timeout: float | None
+) -> dict[str, Array]:
+    """Run the graph: from arrays by tensor name to arrays by the keys of `tensors`."""
     options = b""
     if timeout is not None:
         options = protos.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
-    results = session.run(feeds, [definition.outputs[alias].name for alias in aliases], options)
-    return dict(zip(aliases, results, strict=True))
+    results = session.run(feeds, list(tensors.values()), options)
+    return dict(zip(tensors, results, strict=True))

@@ -22,11 +22,11 @@ from tfs_helpers.embedded.json_text import value_text
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.json_tensors import number_block
 
-__all__ = ["PredictBody", "parse_body"]
+__all__ = ["PredictBody", "is_base64", "kind_of", "parse_body", "unbase64"]
 
 Array = npt.NDArray[Any]
 
-_MOST_DIMENSIONS = 32
+_MOST_DIMENSIONS = 64  # numpy has no more
 _KEYS = (b"inputs", b"instances")
 _INT32 = range(-(2**31), 2**31)
 _RANGES = {"DT_INT64": range(-(2**63), 2**63), "DT_UINT32": range(2**32), "DT_UINT64": range(2**64)}
@@ -157,10 +157,11 @@ def _parsed(text: bytes) -> Any:
 
 def _is_object(value: Any) -> bool:
     """An object that is not just the base64 form of a string."""
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
-def _is_base64(value: Any) -> bool:
+def is_base64(value: Any) -> bool:
+    """Whether a JSON value is `{"b64": "..."}`."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
@@ -318,25 +319,30 @@ def _leaf(value: Any, dtype: dtypes.DType | None, number: int) -> Any:
     elif name == "DT_STRING":
         if isinstance(value, str):
             return value.encode(errors="surrogateescape")
-        if _is_base64(value):
-            return _unbase64(value["b64"])
+        if is_base64(value):
+            return unbase64(value["b64"])
     elif not isinstance(value, dict):
         raise ServingError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {value_text(value)} to type: {word}")
-    raise _bad(f"JSON Value: {value_text(value)} Type: {_kind(value)} is not of expected type: {word}")
+    raise _bad(f"JSON Value: {value_text(value)} Type: {kind_of(value)} is not of expected type: {word}")
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """RapidJSON's name for the kind of a value."""
     if isinstance(value, bool):
         return "True" if value else "False"
-    if isinstance(value, dict):
-        return "Object"
+    if isinstance(value, (dict, list)):
+        return "Object" if isinstance(value, dict) else "Array"
     if isinstance(value, str):
         return "String"
     return "Null" if value is None else "Number"
 
 
-def _unbase64(text: str) -> bytes:
+def unbase64(text: str) -> bytes:
+    """The bytes that a base64 text stands for; padding may be left out.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, where it is none.
+    """
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):

@@ -21,7 +21,16 @@ import orjson
 from tfs_helpers import dtypes
 from tfs_helpers.embedded.status import Code, ServingError
 
-__all__ = ["column_form", "error_text", "number_texts", "quoted", "row_form", "value_text"]
+__all__ = [
+    "classify_results",
+    "column_form",
+    "error_text",
+    "number_texts",
+    "quoted",
+    "regress_results",
+    "row_form",
+    "value_text",
+]
 
 Array = npt.NDArray[Any]
 
@@ -103,6 +112,22 @@ def _column(name: str, array: Array, level: int) -> str:
     if _is_big(array):
         return _compact(array)
     return _nested(_leaves(name, array, level), array.shape, flat=False, level=level)
+
+
+def classify_results(result: Any) -> str:
+    """A ClassificationResult: per example a list of [label, score]."""
+    rows = []
+    for classification in result.classifications:
+        scores = number_texts(np.array([found.score for found in classification.classes], np.float32))
+        pairs = zip(classification.classes, scores, strict=True)
+        rows.append("[" + ", ".join(f"[{quoted(found.label)}, {score}]" for found, score in pairs) + "]")
+    return '{\n    "results": [' + ", ".join(rows) + "\n    ]\n}"
+
+
+def regress_results(result: Any) -> str:
+    """A RegressionResult: a number per example."""
+    values = number_texts(np.array([regression.value for regression in result.regressions], np.float32))
+    return '{\n    "results": [' + ", ".join(values) + "]\n}"
 
 
 def _batch_size(outputs: Mapping[str, Array]) -> int:

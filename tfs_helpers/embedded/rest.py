@@ -13,9 +13,10 @@ from aiohttp import web
 from google.protobuf import json_format
 
 from tfs_helpers import protos
+from tfs_helpers.embedded.examples import input_from_json
 from tfs_helpers.embedded.inference import InferenceService
 from tfs_helpers.embedded.json_request import PredictBody
-from tfs_helpers.embedded.json_text import column_form, error_text, row_form
+from tfs_helpers.embedded.json_text import classify_results, column_form, error_text, regress_results, row_form
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.status import Code, ServingError
 
@@ -149,7 +150,7 @@ class RestDoor:
         if action == "predict":
             return _Answer(200, self._predict(spec, body))
         if action in ("classify", "regress"):
-            raise ServingError(Code.UNIMPLEMENTED, f"The embedded server does not answer :{action} requests")
+            return _Answer(200, self._judge(spec, action, body))
         return _MALFORMED
 
     def _other(self, _path: str, _body: bytes) -> _Answer:
@@ -159,6 +160,15 @@ class RestDoor:
         request = PredictBody(body)
         outputs = self._service.predict_arrays(spec, request.signature_name, request.arrays, self._timeout)
         return row_form(outputs) if request.is_rows else column_form(outputs)
+
+    def _judge(self, spec: Any, action: str, body: bytes) -> str:
+        name, examples = input_from_json(body, action)
+        spec.signature_name = name
+        if action == "classify":
+            request = protos.ClassificationRequest(model_spec=spec, input=examples)
+            return classify_results(self._service.classify(request, self._timeout).result)
+        request = protos.RegressionRequest(model_spec=spec, input=examples)
+        return regress_results(self._service.regress(request, self._timeout).result)
 
     def _metadata(self, spec: Any) -> str:
         """The text that the real server glues together, doubled `signature_def` and all."""

@@ -1,40 +1,33 @@
 """Which version folders a base path holds, and which of them a version policy wants."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 from tfs_helpers.embedded.log import log
+from tfs_helpers.version_folders import read_candidates
 
 __all__ = ["aspired_versions", "read_versions"]
 
-# A name is a version where the whole of it parses as int64, surrounding blanks allowed (absl::SimpleAtoi).
-_NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+[ \t\n\v\f\r]*")
-_INT64 = range(-(2**63), 2**63)
-
 
 def read_versions(base_path: str) -> dict[int, str] | None:
-    """`{version: folder}` of a base path; None where the base path itself is missing.
+    """`{version: folder}` of a base path, lowest first; None where the base path itself is missing.
 
     Where two names mean one number (`1` and `01`), the last in alphabetical order counts.
     """
     try:
-        names = sorted(child.name for child in Path(base_path).iterdir())
+        found = read_candidates(base_path)
     except OSError:
         return None
-    found: dict[int, str] = {}
-    for name in names:
-        if _NUMBER.fullmatch(name) and int(name) in _INT64:
-            if int(name) in found:
-                log.warning(
-                    "Duplicate version directories detected. Version %d will be loaded from %s, %s will be ignored.",
-                    int(name),
-                    name,
-                    Path(found[int(name)]).name,
-                )
-            found[int(name)] = f"{base_path.rstrip('/')}/{name}"
-    return found
+    for version, candidates in found.items():
+        for ignored, loaded in pairwise(candidates):
+            log.warning(
+                "Duplicate version directories detected. Version %d will be loaded from %s, %s will be ignored.",
+                version,
+                loaded.name,
+                ignored.name,
+            )
+    return {version: f"{base_path.rstrip('/')}/{candidates[-1].name}" for version, candidates in found.items()}
 
 
 def aspired_versions(model: str, base_path: str, policy: Any, found: Mapping[int, str]) -> dict[int, str]:

@@ -1,0 +1,110 @@
+"""Requests of classify and regress: `tf.Example`s from an Input proto or from JSON, serialized for the model."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfs_helpers import protos
+from tfs_helpers.embedded.json_request import is_base64, kind_of, parse_body, unbase64
+from tfs_helpers.embedded.json_text import value_text
+from tfs_helpers.embedded.status import Code, ServingError
+
+__all__ = ["input_from_json", "serialized"]
+
+Array = npt.NDArray[Any]
+
+_INT64 = range(-(2**63), 2**63)
+
+
+def _bad(message: str) -> ServingError:
+    return ServingError(Code.INVALID_ARGUMENT, message)
+
+
+def serialized(given: Any) -> Array:
+    """The examples of an Input proto, each as serialized bytes; the context is put in front of every one.
+
+    Returns:
+        An object array of bytes, shape (number of examples,).
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, where there is none.
+    """
+    context, examples = b"", []
+    if given.WhichOneof("kind") == "example_list":
+        examples = list(given.example_list.examples)
+    elif given.WhichOneof("kind") == "example_list_with_context":
+        context = given.example_list_with_context.context.SerializeToString()
+        examples = list(given.example_list_with_context.examples)
+    if not examples:
+        raise _bad("Input is empty.")
+    # Serialized messages that follow one another are one message, merged.
+    array = np.empty(len(examples), object)
+    array[:] = [context + example.SerializeToString() for example in examples]
+    return array
+
+
+def input_from_json(body: bytes, method: str) -> tuple[str, Any]:
+    """The signature's name and the Input proto of a REST request.
+
+    Args:
+        method: `classify` or `regress`.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, in the real server's words.
+    """
+    document = parse_body(body)
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise _bad(
+            f"JSON Value: {value_text(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    if "examples" not in document:
+        raise _bad(
+            f"JSON Value: {value_text(document)} When method is {method}, key 'examples' is expected and was not found"
+        )
+    rows = document["examples"]
+    given = protos.Input()
+    if "context" in document:
+        into = given.example_list_with_context.examples
+        _fill(given.example_list_with_context.context, document["context"])
+    else:
+        into = given.example_list.examples
+    if not isinstance(rows, list):
+        raise _bad(f"JSON Value: {value_text(document)} Expecting 'examples' value to be an list/array")
+    if not rows:
+        raise _bad(f"JSON Value: {value_text(document)} 'examples' value is an empty array")
+    for row in rows:
+        _fill(into.add(), row)
+    return name, given
+
+
+def _fill(example: Any, value: Any) -> None:
+    """One `tf.Example` from a JSON object: each feature's kind is that of its first value."""
+    if not isinstance(value, dict):
+        raise _bad(f"Example must be JSON object but got JSON {kind_of(value)}")
+    for name, content in value.items():
+        feature = example.features.feature[name]
+        for item in content if isinstance(content, list) else [content]:
+            _add(feature, name, item)
+
+
+def _add(feature: Any, name: str, item: Any) -> None:
+    content: int | float | bytes
+    if isinstance(item, int):  # booleans too
+        field, content = "int64_list", int(item)
+        if item >= _INT64.stop:
+            raise _bad(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+    elif isinstance(item, float):
+        field, content = "float_list", item
+    elif isinstance(item, str):
+        field, content = "bytes_list", item.encode(errors="surrogateescape")
+    elif is_base64(item):
+        field, content = "bytes_list", unbase64(item["b64"])
+    else:
+        raise _bad(f"Feature: {name} has element with unexpected JSON type: {kind_of(item)}")
+    kind = feature.WhichOneof("kind")
+    if kind not in (None, field):
+        word = {"int64_list": "int64", "float_list": "float", "bytes_list": "string"}[kind]
+        raise _bad(f"Unexpected element type in feature: {name} expecting type: {word}")
+    getattr(feature, field).value.append(content)

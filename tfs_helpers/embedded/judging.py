@@ -1,0 +1,114 @@
+"""Classify, regress, and several of both at once: what a signature must have, and what its outputs become."""
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
+
+import numpy.typing as npt
+
+from tfs_helpers import protos
+from tfs_helpers.embedded.status import Code, ServingError
+
+__all__ = ["CLASSIFY", "REGRESS", "Judgement"]
+
+Array = npt.NDArray[Any]
+
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+_INPUT = "inputs"
+
+
+def _bad(message: str) -> ServingError:
+    return ServingError(Code.INVALID_ARGUMENT, message)
+
+
+class Judgement:
+    """One signature, run as a classifier or as a regressor.
+
+    Args:
+        definition: its SignatureDef.
+        method: `CLASSIFY` or `REGRESS`.
+
+    Attributes:
+        input: the name of the tensor that takes the serialized examples.
+        outputs: `{alias: tensor name}` of what must be fetched.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, where the signature cannot be run so.
+    """
+
+    def __init__(self, definition: Any, method: str) -> None:
+        self._method = method
+        word = "classification" if method == CLASSIFY else "regression"
+        if len(definition.inputs) != 1:
+            raise _bad("Expected one input Tensor.")
+        if method == CLASSIFY and len(definition.outputs) not in (1, 2):
+            raise _bad(f"Expected one or two output Tensors, found {len(definition.outputs)}")
+        if method == REGRESS and len(definition.outputs) != 1:
+            raise _bad("Expected one output Tensor.")
+        if _INPUT not in definition.inputs:
+            raise _bad(f"No {word} inputs found in SignatureDef: {definition}")
+        wanted = ("classes", "scores") if method == CLASSIFY else ("outputs",)
+        found = {alias: definition.outputs[alias].name for alias in wanted if alias in definition.outputs}
+        if not found and method == REGRESS:
+            raise _bad(f"No regression outputs found in SignatureDef: {definition}")
+        if len(found) != len(definition.outputs):
+            raise _bad(
+                'Expected classification signature outputs to contain at least one of "classes" or "scores". '
+                f"Signature was: {definition}"
+            )
+        self.input: str = definition.inputs[_INPUT].name
+        self.outputs: dict[str, str] = found
+
+    def result(self, outputs: Mapping[str, Array], count: int) -> Any:
+        """The outputs as a ClassificationResult or RegressionResult.
+
+        Args:
+            outputs: by alias.
+            count: how many examples went in.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT, where shapes or types do not fit.
+        """
+        if self._method == CLASSIFY:
+            return _classified(outputs.get("classes"), outputs.get("scores"), count)
+        return _regressed(outputs["outputs"], count)
+
+
+def _classified(classes: Array | None, scores: Array | None, count: int) -> Any:
+    for array in (classes, scores):
+        if array is None:
+            continue
+        if array.ndim != 2:
+            shape = "[" + ",".join(map(str, array.shape)) + "]"
+            raise _bad(f"Expected Tensor shape: [batch_size num_classes] but got {shape}")
+        if array.shape[0] != count:
+            raise _bad(f"Expected Tensor to have batch size {count} but got {array.shape[0]}")
+    if classes is not None and classes.dtype.kind != "O":
+        raise _bad("Expected classes Tensor of DT_STRING.")
+    if scores is not None and scores.dtype != "float32":
+        raise _bad("Expected scores Tensor of DT_FLOAT.")
+    if classes is not None and scores is not None and classes.shape != scores.shape:
+        raise _bad(f"Tensors class and score should match in num_classes: {classes.shape[1]} vs. {scores.shape[1]}")
+    result = protos.ClassificationResult()
+    for row in range(count):
+        labels = [] if classes is None else classes[row].tolist()
+        values = [] if scores is None else scores[row].tolist()
+        classification = result.classifications.add()
+        for label, value in zip_longest(labels, values):
+            classification.classes.add(label=(label or b"").decode(errors="replace"), score=value or 0.0)
+    return result
+
+
+def _regressed(values: Array, count: int) -> Any:
+    if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] != 1):
+        shape = "[" + ",".join(map(str, values.shape)) + "]"
+        raise _bad(f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {shape}")
+    if values.shape[0] != count:
+        raise _bad(f"Input batch size did not match output batch size: {count} vs. {values.shape[0]}")
+    if values.dtype != "float32":
+        raise _bad(f"Expected output Tensor of DT_FLOAT.  Got: {values.dtype}")
+    result = protos.RegressionResult()
+    for value in values.ravel().tolist():
+        result.regressions.add().value = value
+    return result
