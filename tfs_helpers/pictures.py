@@ -49,9 +49,7 @@ def load_picture(path: str | PathLike[str], size: tuple[int, int] = (128, 128)) 
     try:
         from PIL import Image
     except ImportError as error:
-        raise InputError(
-            "Pillow, which reads pictures, is not installed", "", 'pip install pillow, or "tfs-helpers[lab]"'
-        ) from error
+        raise InputError("Pillow, which reads pictures, is not installed.", "", "Try: pip install pillow") from error
 
     path = Path(path)
     height, width = size
@@ -59,33 +57,35 @@ def load_picture(path: str | PathLike[str], size: tuple[int, int] = (128, 128)) 
         with Image.open(path) as image:
             if image.size != (width, height):
                 raise InputError(
-                    f"{path} is {image.height} x {image.width} pixels (height x width), not {height} x {width}",
-                    "the model takes that size only",
-                    f"cut out the part that matters, then Image.resize(({width}, {height}))",
+                    f"{path} is {image.height} x {image.width} pixels (height x width), not {height} x {width}.",
+                    "The model takes that size only.",
+                    f"Cut out the part that matters, then: image.resize(({width}, {height}))",
                 )
             if image.mode.startswith(("I", "F")):
                 raise InputError(
-                    f"{path} has more than 8 bits a pixel (mode {image.mode})",
-                    "which of its values is white cannot be told from the file",
-                    "scale it to 0..255 and save it as an 8-bit picture",
+                    f"{path} has more than 8 bits a pixel (mode {image.mode}).",
+                    "Which of its values is white cannot be told from the file.",
+                    "Scale it to 0..255 and save it as an 8-bit picture.",
                 )
             if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
                 raise InputError(
-                    f"{path} can be seen through in places",
-                    "what is behind it is not known",
-                    "save it without transparency",
+                    f"{path} can be seen through in places.",
+                    "What is behind it is not known.",
+                    "Save it without transparency.",
                 )
             grey = np.asarray(image.convert("L"), dtype=np.float32)
     except FileNotFoundError as error:
-        raise InputError(f"there is no picture {path}", "", "eyes() lists those that the package ships") from error
+        raise InputError(f"There is no picture {path}.", "", "eyes() lists those that the package ships.") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is far too large: {error}", "", f"the picture must be {height} x {width}") from error
+        raise InputError(
+            f"{path} is far too large.", str(error), f"The picture must be {height} x {width} pixels."
+        ) from error
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as a picture: {error}",
-            "it is another kind of file, or damaged",
-            "open it in a viewer, and save it anew as PNG",
+            f"{path} cannot be read as a picture: {error}.",
+            "It is another kind of file, or damaged.",
+            "Open it in a viewer, and save it anew as PNG.",
         ) from error
     return (grey / np.float32(255))[:, :, np.newaxis]

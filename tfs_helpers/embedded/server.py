@@ -207,7 +207,7 @@ async def _open_rest(service: InferenceService, executor: ThreadPoolExecutor, op
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_MESSAGE_BYTES)
 
     loop = asyncio.get_running_loop()
-    runner = web.ServerRunner(web.Server(door.handle, request_factory=make_request, access_log=None))
+    runner = web.ServerRunner(web.Server(door.handle, request_factory=make_request, access_log=None, auto_decompress=False))
     await runner.setup()
     try:
         await web.TCPSite(runner, options.host, port, shutdown_timeout=_GRACE_SECONDS).start()
