@@ -22,7 +22,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(models: Path) -> Iterator[RunningServer]:
-    """An embedded server on free ports: half_plus_two with labels stable = 1 and test = 2, eye1_encoder at its latest."""
+    """An embedded server on free ports: half_plus_two labelled stable = 1 and test = 2, eye1_encoder at its latest."""
     description = ModelServer(
         Model("half_plus_two", models / "half_plus_two", versions=Specific(1, 2), labels={"stable": 1, "test": 2}),
         Model("eye1_encoder", models / "eye1_encoder"),

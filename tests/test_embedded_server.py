@@ -352,6 +352,23 @@ def test_a_reload_with_a_model_that_never_comes_does_not_jam_the_next(both: Clie
     assert by_label(both, "stable") == 2.0
 
 
+def test_the_config_file_is_followed_and_a_broken_one_is_not(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "models.config"
+    file.write_text(labelled(models))
+    flags = [f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1"]
+    with process(tmp_path, *flags) as (_, client, rest):
+        until(lambda: answers(rest, "half_plus_two"))
+        file.write_text(
+            labelled(models, stable=1).removesuffix("}")
+            + f'config {{ name: "eye" base_path: "{models}/eye1_encoder" model_platform: "tensorflow" }} }}'
+        )
+        until(lambda: answers(client, "eye"))
+        file.write_text("model_config_list { config { oops")
+        until(lambda: "Failed to read ModelServerConfig file" in (tmp_path / "log").read_text())
+        assert by_label((client, rest), "stable") == 2.0
+        assert answers(client, "eye")
+
+
 # ---- what comes in
 
 

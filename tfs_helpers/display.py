@@ -50,7 +50,7 @@ def show_embeddings(pictures: dict[str, npt.NDArray[Any]], embeddings: dict[str,
         right.axis("off")
         figure.colorbar(drawn, ax=right, shrink=0.8)
     names = ", ".join(pictures)
-    show(figure, f"{names}: each eye in grey, and beside it the 512 numbers of its embedding as a map of 16 x 32 fields.")
+    show(figure, f"{names}: each eye in grey, and beside it its embedding of 512 numbers as a map of 16 x 32 fields.")
 
 
 def show_tree(folder: str) -> None:

@@ -1,6 +1,6 @@
 """Is everything here that the tutorial needs? And what will run the servers?
 
-    print(check_environment())
+print(check_environment())
 """
 
 import importlib.util
@@ -88,7 +88,8 @@ def _python() -> Finding:
     low, high = _PYTHONS
     if low <= sys.version_info[:2] <= high:
         return Finding("Python", said)
-    return Finding("Python", said, f"use Python {low[0]}.{low[1]} to {high[0]}.{high[1]}, which TensorFlow 2.20 runs on")
+    span = f"Python {low[0]}.{low[1]} to {high[0]}.{high[1]}"
+    return Finding("Python", said, f"use {span}, which TensorFlow {versions.TENSORFLOW} runs on")
 
 
 def _package(name: str, use: str) -> Finding:

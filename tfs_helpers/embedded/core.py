@@ -70,17 +70,24 @@ class ServerCore:
     def reload(self, config: Any, *, deadline: float | None = None) -> None:
         """Serve what a ModelServerConfig proto says from now on, and return when new models are AVAILABLE.
 
-        Nothing is changed where it is refused.
-
         Args:
             deadline: on the monotonic clock; None waits for ever.
 
         Raises:
-            ServingError: the config is refused, or a new model cannot be loaded.
+            ServingError: the config is refused, and nothing is changed; or a new model cannot be loaded.
+        """
+        self._wait_for(self.apply(config), deadline)
+        log.info("Finished adding/updating models")
+
+    def apply(self, config: Any) -> list[str]:
+        """Serve what a ModelServerConfig proto says from now on. Returns the names of models that are new.
+
+        Raises:
+            ServingError: the config is refused; nothing is changed.
         """
         if config.WhichOneof("config") is None:
             log.info("Taking no action for empty config.")
-            return
+            return []
         models = config.model_config_list.config
         with self._reloading:
             check_models(models)
@@ -96,8 +103,7 @@ class ServerCore:
                 self.manager.aspire(name, {})
         if self._poll_seconds >= 0:
             self._poll()
-        self._wait_for(added, deadline)
-        log.info("Finished adding/updating models")
+        return added
 
     def _checked_labels(self, models: Any) -> dict[str, dict[str, int]]:
         """The labels of a config; refused where they point at versions that do not answer."""

@@ -121,10 +121,28 @@ def _run_loop(core: ServerCore, options: Options, stopping: threading.Event, wak
     import uvloop
 
     service = InferenceService(core, as_content=options.flag("enable_serialization_as_tensor_content"))
+    seconds = options.number("model_config_file_poll_wait_seconds")
+    if seconds > 0 and options.text("model_config_file"):
+        follower = threading.Thread(target=_follow_config, args=(core, options, seconds, stopping), daemon=True)
+        follower.start()
     try:
         uvloop.run(_serve(service, options, stopping, wake))
     finally:
         core.close()
+
+
+def _follow_config(core: ServerCore, options: Options, seconds: float, stopping: threading.Event) -> None:
+    """Read the config file again and again, and apply it, whether it changed or not, as the real server does."""
+    while not stopping.wait(seconds):
+        try:
+            config = _read_config(options)
+        except ServingError as error:
+            log.error("Failed to read ModelServerConfig file: %s", error)
+            continue
+        try:
+            core.apply(config)
+        except ServingError as error:
+            log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error)
 
 
 async def _serve(
@@ -207,7 +225,8 @@ async def _open_rest(service: InferenceService, executor: ThreadPoolExecutor, op
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_MESSAGE_BYTES)
 
     loop = asyncio.get_running_loop()
-    runner = web.ServerRunner(web.Server(door.handle, request_factory=make_request, access_log=None, auto_decompress=False))
+    server = web.Server(door.handle, request_factory=make_request, access_log=None, auto_decompress=False)
+    runner = web.ServerRunner(server)
     await runner.setup()
     try:
         await web.TCPSite(runner, options.host, port, shutdown_timeout=_GRACE_SECONDS).start()
