@@ -62,7 +62,8 @@ def descriptor_set() -> bytes:
     files = descriptor_pb2.FileDescriptorSet()
     for content in found.values():
         files.file.add().MergeFromString(content)
-    return files.SerializeToString(deterministic=True)
+    serialized: bytes = files.SerializeToString(deterministic=True)
+    return serialized
 
 
 def main() -> None:

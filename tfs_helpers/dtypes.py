@@ -37,13 +37,22 @@ class DType(NamedTuple):
 
     @property
     def type(self) -> "np.dtype[Any]":
-        """Numpy's type for it, native byte order."""
+        """Numpy's type for it, native byte order.
+
+        Raises:
+            InputError: it is bfloat16, and `ml_dtypes` is not installed.
+        """
         return _numpy_type(self.numpy)
 
     @property
     def is_text(self) -> bool:
         """Whether it is DT_STRING: bytes of any length."""
         return self.numpy == "object"
+
+    @property
+    def label(self) -> str:
+        """Its name for people who think in numpy: `float32`; `string` for bytes."""
+        return "string" if self.is_text else self.numpy
 
 
 # A field's tag is number * 8 + 2, the wire type of packed values: float_val is field 5, so 0x2A.
@@ -75,8 +84,14 @@ _STRING = _BY_NAME["DT_STRING"]
 @cache
 def _numpy_type(name: str) -> "np.dtype[Any]":
     if name == "bfloat16":
-        import ml_dtypes
-
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise InputError(
+                "numpy has no bfloat16 of its own.",
+                "The small package ml_dtypes adds it; it comes with TensorFlow, but not with the client alone.",
+                "Install it: pip install ml_dtypes.",
+            ) from None
         found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return found
     return np.dtype(name)
@@ -85,11 +100,13 @@ def _numpy_type(name: str) -> "np.dtype[Any]":
 def by_name(name: str) -> DType:
     """The data type called `name`, such as `DT_FLOAT`.
 
+    A reference to a variable, such as the `DT_FLOAT_REF` in signatures of TensorFlow 1, is sent as its value.
+
     Raises:
         InputError: numpy cannot hold it.
     """
     try:
-        return _BY_NAME[name]
+        return _BY_NAME[name.removesuffix("_REF")]
     except KeyError:
         raise InputError(
             f"{name} tensors cannot be converted to or from numpy.",

@@ -23,6 +23,7 @@ import simdjson
 from tfs_helpers import dtypes
 from tfs_helpers.errors import InputError
 from tfs_helpers.signatures import Signature, TensorSpec
+from tfs_helpers.tensors import as_array
 
 __all__ = ["decode_outputs", "encode_inputs", "number_block"]
 
@@ -30,6 +31,7 @@ Array = npt.NDArray[Any]
 
 _local = threading.local()
 _NUMBER_BYTES = b"0123456789+-.eE \t\r\n"
+_MOST_DIMENSIONS = 32  # of an array in any numpy
 # REST has no way to write these (json_tensor.cc): the server answers UNIMPLEMENTED.
 _NOT_IN_JSON = {"DT_HALF", "DT_BFLOAT16", "DT_UINT16", "DT_COMPLEX64", "DT_COMPLEX128"}
 
@@ -46,8 +48,10 @@ def encode_inputs(arrays: Mapping[str, Array], signature_name: str = "", *, rows
         rows: write `instances`, one element per example, rather than `inputs`, one array per input.
 
     Raises:
-        InputError: a dtype that JSON cannot carry; in row form, arrays without a common first dimension.
+        InputError: a dtype or an empty shape that JSON cannot carry; in row form, arrays without a common first
+            dimension.
     """
+    arrays = {name: as_array(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         dtype = dtypes.of_array(array)
         if dtype.name in _NOT_IN_JSON:
@@ -55,6 +59,12 @@ def encode_inputs(arrays: Mapping[str, Array], signature_name: str = "", *, rows
                 f"Input {name!r} is {dtype.word}, which the REST API cannot carry.",
                 "The real server refuses half, bfloat16, uint16 and complex numbers in JSON.",
                 "Call the model by gRPC, which carries every type.",
+            )
+        if array.size == 0 and array.shape.index(0) < array.ndim - 1:
+            raise InputError(
+                f"Input {name!r} is empty, and JSON cannot carry its shape {array.shape}.",
+                "An empty list does not say how many dimensions would follow, so the server would see another shape.",
+                "Call the model by gRPC, or send nothing at all.",
             )
     head: dict[str, Any] = {"signature_name": signature_name} if signature_name else {}
     if rows:
@@ -104,7 +114,7 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, (np.ndarray, np.generic)):
         raise TypeError(f"{type(value).__name__} is not JSON serializable")
     if value.dtype == np.float32:
-        return np.vectorize(lambda number: float(str(number)), otypes=[float])(value).tolist()
+        return value.astype("U32").astype(np.float64).tolist()
     return value.tolist()
 
 
@@ -118,12 +128,15 @@ def decode_outputs(body: bytes, signature: Signature) -> dict[str, Array]:
         body: the answer, `{"outputs": ...}` or `{"predictions": ...}`.
         signature: what the model gives; a single output comes without its name.
 
+    Returns:
+        The arrays by output name, writable, of the signature's dtypes; strings as object arrays of bytes.
+
     Raises:
-        InputError: the answer does not have the form that the signature promises.
+        ValueError: it is no JSON, or not of the form that the signature promises.
     """
     outputs = signature.outputs
     if len(outputs) == 1:
-        (name, spec), *_ = outputs.items()
+        ((name, spec),) = outputs.items()
         kind = {"f": "d", "i": "i", "u": "u"}.get(dtypes.by_name(spec.dtype).type.kind)
         found = number_block(body, (b"outputs", b"predictions"), kind) if kind else None
         if found is not None:
@@ -136,37 +149,37 @@ def decode_outputs(body: bytes, signature: Signature) -> dict[str, Array]:
     try:
         values = document["outputs"] if "outputs" in document else document["predictions"]
         if len(outputs) == 1:
-            return {next(iter(outputs)): _array(values, next(iter(outputs.values())))}
-        if "outputs" not in document:
+            values = dict.fromkeys(outputs, values)
+        elif "outputs" not in document:
             values = {name: [row[name] for row in values] for name in outputs}
         return {name: _array(values[name], spec) for name, spec in outputs.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"The server's answer does not fit the signature {signature.name!r}: {type(error).__name__}: {error}.",
-            "The model behind this name may have been replaced since its signature was read.",
-            "Call again; the signature is then read anew.",
-        ) from None
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _array(values: Any, spec: TensorSpec) -> Array:
     dtype = dtypes.by_name(spec.dtype)
-    if not dtype.is_text:
-        return _cast(np.array(values, np.float64 if dtype.type.kind == "f" else dtype.type), spec)
-    nested = np.array(_bytes(values), object)
-    return nested if nested.ndim else np.array(nested.item(), object)
+    array = as_array(_bytes(values) if dtype.is_text else values, dtype)
+    if dtypes.of_array(array) != dtype:
+        raise ValueError(f"{spec.name} is {array.dtype}, not {dtype.label}")
+    return array
 
 
 def _bytes(value: Any) -> Any:
     if isinstance(value, list):
         return [_bytes(item) for item in value]
     if isinstance(value, dict):
-        return base64.b64decode(value["b64"])
+        return base64.b64decode(value["b64"], validate=True)
     return value.encode(errors="surrogateescape")
 
 
 def _cast(array: Array, spec: TensorSpec) -> Array:
+    dtype = dtypes.by_name(spec.dtype)
     with np.errstate(over="ignore"):
-        return array.astype(dtypes.by_name(spec.dtype).type, copy=False)
+        cast = array.astype(dtype.type, copy=False)
+    if dtype.type.kind in "iu" and not np.array_equal(cast, array):
+        raise ValueError(f"{spec.name} holds numbers that do not fit {dtype.label}")
+    return cast
 
 
 # ---- both: a block of numbers, read at once
@@ -196,7 +209,7 @@ def number_block(body: bytes, keys: tuple[bytes, ...], kind: str) -> tuple[str, 
     try:
         document = parser.parse(body)
         values = np.frombuffer(document[key].as_buffer(of_type=kind), {"d": "f8", "i": "i8", "u": "u8"}[kind])
-    except (ValueError, TypeError, RuntimeError, UnicodeDecodeError):
+    except (ValueError, TypeError, RuntimeError):
         return None
     finally:
         # The parser takes no other text while anybody holds a document of it.
@@ -219,6 +232,8 @@ def _parser() -> Any:
 def _shape_of(skeleton: bytes) -> tuple[int, ...] | None:
     """The shape that a skeleton has if it is full; whether it is, its whole text must tell."""
     rank = len(skeleton) - len(skeleton.lstrip(b"["))
+    if rank > _MOST_DIMENSIONS:
+        return None
     shape: list[int] = []
     inner = 0
     for depth in reversed(range(rank)):
@@ -234,9 +249,8 @@ def _shape_of(skeleton: bytes) -> tuple[int, ...] | None:
     return tuple(shape)
 
 
-@lru_cache(maxsize=64)
 def _skeleton_of(shape: tuple[int, ...]) -> bytes:
     unit = b""
     for size in reversed(shape):
-        unit = b"[" + b",".join([unit] * size) + b"]"
+        unit = b"[" + ((unit + b",") * size)[:-1] + b"]"
     return unit + b"}"

@@ -5,6 +5,7 @@ arrays before they are sent.
     arrays = signature.check({"x": [1.0, 2.0]})
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,7 +13,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
@@ -53,12 +53,11 @@ class TensorSpec:
 
     @property
     def word(self) -> str:
-        """Its type in numpy's words: `float32`; `string` for bytes."""
-        number = protos.enum_value("tensorflow.DataType", self.dtype)
-        dtype = dtypes.by_number(number)
-        if dtype is None:
+        """Its type in numpy's words: `float32`; `string` for bytes; TensorFlow's name where numpy has none."""
+        try:
+            return dtypes.by_name(self.dtype).label
+        except InputError:
             return self.dtype
-        return "string" if dtype.is_text else dtype.numpy
 
     @property
     def shape_text(self) -> str:
@@ -90,17 +89,34 @@ class TensorSpec:
         found = dtypes.of_array(array)
         if found.number != wanted.number:
             raise InputError(
-                f"Input {self.name!r} must be {self.word}, but the array is {_word(found)}.",
+                f"Input {self.name!r} must be {self.word}, but the array is {found.label}.",
                 _why_dtype(found, wanted),
                 _fix_dtype(found, wanted),
             )
         if not self.fits(array.shape):
             raise InputError(
                 f"Input {self.name!r} must have shape {self.shape_text}, but the array has {_shape_text(array.shape)}.",
-                _why_shape(self.shape or (), array.shape),
-                _fix_shape(self.shape or (), array.shape),
+                *self._why_and_fix(array.shape),
             )
         return array
+
+    def _why_and_fix(self, got: tuple[int, ...]) -> tuple[str, str]:
+        wanted = self.shape or ()
+        if self.fits((1, *got)):
+            why = "The batch dimension is missing: models take many examples at once, even if it is one."
+            return why, "Add it: array[np.newaxis]."
+        if self.fits((*got, 1)):
+            return "The last dimension is missing: a grey picture has one channel.", "Add it: array[..., np.newaxis]."
+        if self.fits((1, *got, 1)):
+            return "The first and the last dimension are missing.", "Add them: array[np.newaxis, ..., np.newaxis]."
+        fix = "Bring the array to that shape first: crop, resize or pad it."
+        known = math.prod(size for size in wanted if size is not None)
+        if math.prod(got) == known:
+            fix = "The number of values fits: array.reshape may be what you need."
+        if len(got) != len(wanted):
+            return f"It needs {len(wanted)} dimensions and has {len(got)}.", fix
+        axis = next(i for i, (want, size) in enumerate(zip(wanted, got, strict=True)) if want not in (None, size))
+        return f"Dimension {axis} must be {wanted[axis]} and is {got[axis]}.", fix
 
 
 @dataclass(frozen=True)
@@ -230,15 +246,17 @@ def read_signatures(version_folder: str | PathLike[str], *, tags: tuple[str, ...
             f"Cannot read {path}: {error.strerror}.", "", "Check the folder and its permissions."
         ) from None
     except DecodeError:
+        model = protos.SavedModel()
+    if not model.meta_graphs:
         raise ExportError(
             f"{path} is not a SavedModel.",
-            "The file is cut short or damaged, or another kind of file has that name.",
+            "The file is empty, cut short or damaged, or another kind of file has that name.",
             "Export the model again, and publish it in one step so that nobody meets half a file.",
-        ) from None
+        )
     for graph in model.meta_graphs:
         if set(graph.meta_info_def.tags) == set(tags):
             return signatures_from(graph.signature_def)
-    held = "; ".join(", ".join(graph.meta_info_def.tags) for graph in model.meta_graphs) or "none"
+    held = "; ".join(", ".join(graph.meta_info_def.tags) or "none" for graph in model.meta_graphs)
     raise ExportError(
         f"{path} has no graph tagged {', '.join(tags)}.",
         f"The tags in the file: {held}.",
@@ -250,19 +268,16 @@ def _no_saved_model(folder: Path) -> tuple[str, str, str]:
     what = f"There is no saved_model.pb in {folder}."
     if not folder.is_dir():
         return what, "The folder does not exist.", "Check the path; a relative one starts at the current directory."
-    inner = sorted(child.name for child in folder.iterdir() if (child / "saved_model.pb").is_file())
+    inner = [child for child in folder.iterdir() if (child / "saved_model.pb").is_file()]
     if inner:
         why = "This looks like a base path: the folder above the versions."
-        return what, why, f"Read {folder / inner[-1]} instead."
+        latest = max(inner, key=lambda child: (int(child.name) if child.name.isdecimal() else -1, child.name))
+        return what, why, f"Read {latest} instead."
     return what, "A SavedModel is a folder with saved_model.pb and variables/ in it.", "Export the model there first."
 
 
 def _listed(specs: Mapping[str, TensorSpec]) -> str:
     return "; ".join(str(spec) for spec in specs.values())
-
-
-def _word(dtype: dtypes.DType) -> str:
-    return "string" if dtype.is_text else dtype.numpy
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
@@ -283,28 +298,3 @@ def _fix_dtype(found: dtypes.DType, wanted: dtypes.DType) -> str:
     if wanted.is_text or found.is_text:
         return "Send what the signature says, or export a signature that takes what you have."
     return f'Convert it yourself, so that you see it: array.astype("{wanted.numpy}").'
-
-
-def _why_shape(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> str:
-    if len(got) == len(wanted) - 1 and _fits_tail(wanted[1:], got):
-        return "The batch dimension is missing: models take many examples at once, even if it is one."
-    if len(got) == len(wanted) - 1 and _fits_tail(wanted[:-1], got):
-        return "The last dimension is missing: a grey picture has one channel."
-    if len(got) != len(wanted):
-        return f"It needs {len(wanted)} dimensions and has {len(got)}."
-    axis = next(i for i, (want, size) in enumerate(zip(wanted, got, strict=True)) if want not in (None, size))
-    return f"Dimension {axis} must be {wanted[axis]} and is {got[axis]}."
-
-
-def _fits_tail(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> bool:
-    return all(want is None or want == size for want, size in zip(wanted, got, strict=True))
-
-
-def _fix_shape(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> str:
-    if len(got) == len(wanted) - 1 and _fits_tail(wanted[1:], got):
-        return "Add it: array[np.newaxis]."
-    if len(got) == len(wanted) - 1 and _fits_tail(wanted[:-1], got):
-        return "Add it: array[..., np.newaxis]."
-    if np.prod([size or 1 for size in wanted]) == np.prod(got):
-        return "The number of values fits: array.reshape may be what you need."
-    return "Bring the array to that shape first: crop, resize or pad it."

@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 
 # A protobuf message ends at 2 GiB, so no honest tensor is larger; a shape that promises more is refused at once.
 _MOST_BYTES = 2**31 - 1
+_MOST_DIMENSIONS = 32  # of an array in any numpy
+_SEQUENCES = (list, tuple)
 
 
 def as_array(value: Any, dtype: dtypes.DType | None = None) -> Array:
@@ -30,15 +32,13 @@ def as_array(value: Any, dtype: dtypes.DType | None = None) -> Array:
 
     Args:
         value: an array, a number, a string, bytes, or nested lists of them; any shape.
-        dtype: what the signature wants. Python numbers and lists take it, where they fit without loss of kind;
-            an array keeps its own type.
+        dtype: what the signature wants. Python numbers and lists take it where every value fits: whole numbers may
+            become floats, never the other way round; an array, or what turns itself into one, keeps its own type.
 
     Raises:
-        InputError: ragged lists, or values that no tensor holds.
+        InputError: ragged lists, numbers too large for `dtype`, or values that no tensor holds.
     """
-    if not isinstance(value, (np.ndarray, np.generic)):
-        value = _from_python(value, dtype)
-    array = np.asarray(value)
+    array = np.asarray(value) if _is_array(value) else _from_python(value, dtype)
     found = dtypes.of_array(array)
     if found.is_text:
         return _texts(array)
@@ -47,48 +47,90 @@ def as_array(value: Any, dtype: dtypes.DType | None = None) -> Array:
     return array if array.flags.c_contiguous else array.copy(order="C")
 
 
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or hasattr(value, "__array_interface__")
+
+
 def _from_python(value: Any, dtype: dtypes.DType | None) -> Array:
-    """Python values as an array; whole numbers may become floats, never the other way round."""
+    """Python values as an array, of the wanted type where they fit it."""
     try:
-        if dtype is not None and dtype.is_text:
-            return _text_array(value)
+        if (dtype is not None and dtype.is_text) or isinstance(_first(value), (str, bytes)):
+            return _object_array(value)
         array = np.asarray(value)
-        if array.dtype.kind in "SUO":
-            return _text_array(value)
+        if array.dtype.kind in "SU":
+            return _object_array(value)
+        if array.dtype.kind == "O":
+            return _large_numbers(_object_array(value), dtype)
+        if array.dtype.kind == "f" and array.size and dtype is not None and dtype.numpy == "uint64":
+            # Numpy makes floats of whole numbers on both sides of 2**63.
+            items = _object_array(value)
+            return items.astype(np.uint64) if all(type(item) is int for item in items.flat) else array
     except (ValueError, OverflowError):
         raise InputError(
-            "The value is no tensor: its lists are ragged, or its numbers are too large for any type.",
+            "The value is no tensor: its lists are ragged, or its numbers are too large for the type.",
             "A tensor is a full block: every row has the same length and one kind of value.",
-            "Pad the rows to one length, or send them one at a time.",
+            "Pad the rows to one length, or send them one at a time; bring the numbers into range.",
         ) from None
-    if dtype is None or array.size == 0:
-        return array if dtype is None else array.astype(dtype.type)
-    if array.dtype.kind == "f" and dtype.type.kind not in "iub":
-        return array.astype(dtype.type)
-    if array.dtype.kind in "iu" and dtype.type.kind != "b":
+    if dtype is None:
+        return array
+    kind, wanted = array.dtype.kind, dtype.type.kind
+    may_become = {"i": wanted != "b", "u": wanted != "b", "f": wanted not in "iub", "c": wanted == "c"}
+    return _fitted(array, dtype) if array.size == 0 or may_become.get(kind) else array
+
+
+def _first(value: Any) -> Any:
+    while isinstance(value, _SEQUENCES) and value:
+        value = value[0]
+    return value
+
+
+def _fitted(array: Array, dtype: dtypes.DType) -> Array:
+    """An array of Python's numbers in another type of tensor."""
+    with np.errstate(over="ignore"):
         cast = array.astype(dtype.type)
-        if dtype.type.kind not in "iu" or (cast == array).all():
-            return cast
-    return array
+    lost = cast != array if dtype.type.kind in "iu" else np.isfinite(array) & ~np.isfinite(cast)
+    if lost.any():
+        raise InputError(
+            f"{array[lost][0]} does not fit {dtype.label}.",
+            "A number beyond the range of its type would become another number without a word.",
+            "Bring the values into that range, or give the model an input of a wider type.",
+        )
+    return cast
 
 
-def _text_array(value: Any) -> Array:
-    """Nested lists of str and bytes as an object array. By hand, since numpy drops trailing NULs from bytes."""
+def _large_numbers(array: Array, dtype: dtypes.DType | None) -> Array:
+    """Whole numbers beyond 64 bits as floats, where floats are wanted; objects that are no numbers as they are."""
+    if not all(isinstance(item, (int, float)) for item in array.flat):
+        return array
+    if dtype is None or dtype.type.kind in "iub":
+        raise OverflowError
+    return _fitted(array.astype(np.float64), dtype)
+
+
+def _object_array(value: Any) -> Array:
+    """Nested lists as an object array of what is in them. By hand, since numpy drops trailing NULs from bytes."""
     shape: list[int] = []
+    value = _unwrapped(value)
     probe = value
-    while isinstance(probe, (list, tuple)):
+    while isinstance(probe, _SEQUENCES):
         shape.append(len(probe))
         if not probe:
             break
-        probe = probe[0]
+        probe = _unwrapped(probe[0])
     flat = [value]
     for length in shape:
-        if not all(isinstance(row, (list, tuple)) and len(row) == length for row in flat):
+        if not all(isinstance(row, _SEQUENCES) and len(row) == length for row in flat):
             raise ValueError("the lists are ragged")
-        flat = [item for row in flat for item in row]
+        flat = [_unwrapped(item) for row in flat for item in row]
+    if any(isinstance(item, _SEQUENCES) for item in flat):
+        raise ValueError("the lists are ragged")
     array = np.empty(len(flat), object)
     array[:] = flat
     return array.reshape(shape)
+
+
+def _unwrapped(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _texts(array: Array) -> Array:
@@ -96,16 +138,27 @@ def _texts(array: Array) -> Array:
     flat = np.empty(array.size, object)
     for index, item in enumerate(array.ravel().tolist()):
         if isinstance(item, str):
-            flat[index] = item.encode()
+            flat[index] = _utf8(item)
         elif isinstance(item, (bytes, bytearray, memoryview)):
             flat[index] = bytes(item)
         else:
             raise InputError(
-                f"A string tensor holds text and bytes, but element {index} is of type {type(item).__name__}.",
-                "An array of mixed Python objects, or a ragged list, becomes an object array in numpy.",
-                "Use str or bytes throughout, or give numbers a numeric dtype.",
+                f"A tensor holds numbers, or text and bytes, but element {index} is of type {type(item).__name__}.",
+                "A list of mixed or other Python objects has no numeric type, so numpy keeps the objects.",
+                "Use str or bytes throughout, or numbers throughout; None is no value of a tensor.",
             )
     return flat.reshape(array.shape)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"The text {text[:40]!r} cannot be written as UTF-8.",
+            "It holds half of a surrogate pair, often from a file name or from bytes decoded in another way.",
+            "Send the bytes themselves.",
+        ) from None
 
 
 def to_proto(value: Any, *, typed: bool = False) -> Any:
@@ -117,10 +170,16 @@ def to_proto(value: Any, *, typed: bool = False) -> Any:
             rather than as `tensor_content`. Strings are always `string_val`.
 
     Raises:
-        InputError: as `as_array`.
+        InputError: as `as_array`; or the value needs more than 2 GiB, which no message carries.
     """
     array = as_array(value)
     dtype = dtypes.of_array(array)
+    if array.nbytes > _MOST_BYTES:
+        raise InputError(
+            f"The array has {array.nbytes / 2**30:.1f} GiB, and a message ends at 2 GiB.",
+            "Protobuf, and so gRPC, carries no larger ones.",
+            "Send it in smaller batches.",
+        )
     proto = protos.TensorProto(dtype=dtype.number)
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
@@ -165,13 +224,14 @@ def _varint(number: int) -> bytes:
 def from_proto(proto: Any) -> Array:
     """The array that a TensorProto holds, by the rules of TensorFlow's `Tensor::FromProto`.
 
-    A proto without a shape, or of unknown rank, is a scalar.
+    A proto without a shape is a scalar.
 
     Returns:
         An array of the proto's shape, native byte order, writable; strings as an object array of bytes.
 
     Raises:
-        InputError: no such dtype, a negative dimension, or content of the wrong length.
+        InputError: no such dtype, a negative dimension, more than 32 of them or more than 2 GiB, or content of the
+            wrong length.
     """
     dtype = dtypes.by_number(proto.dtype)
     if dtype is None:
@@ -180,17 +240,23 @@ def from_proto(proto: Any) -> Array:
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if min(shape, default=0) < 0:
         raise InputError(f"The tensor has no full shape: {list(shape)}.")
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InputError(f"The tensor has {len(shape)} dimensions; numpy arrays have {_MOST_DIMENSIONS} at most.")
     count = math.prod(shape)
-    if dtype.is_text:
-        return _texts_from(proto, count).reshape(shape)
     if count * dtype.type.itemsize > _MOST_BYTES:
         raise InputError(f"The tensor's shape {list(shape)} needs more than 2 GiB, which no message carries.")
+    if dtype.is_text:
+        return _texts_from(proto, count).reshape(shape)
+    if count == 0:
+        return np.empty(shape, dtype.type)
     if proto.tensor_content:
         if len(proto.tensor_content) != count * dtype.type.itemsize:
             raise InputError(
                 f"The tensor's content has {len(proto.tensor_content)} bytes, but shape {list(shape)} "
                 f"of {dtype.word} needs {count * dtype.type.itemsize}."
             )
+        if dtype.type.kind == "b" and max(proto.tensor_content) > 1:
+            raise InputError("The tensor's content has bytes other than 0 and 1, which are no booleans.")
         return _little(np.frombuffer(proto.tensor_content, dtype.type)).copy().reshape(shape)
     return _filled(_typed_values(proto, dtype), count, dtype).reshape(shape)
 
@@ -220,10 +286,8 @@ def _filled(values: Array, count: int, dtype: dtypes.DType) -> Array:
 
 
 def _texts_from(proto: Any, count: int) -> Array:
-    if count > _MOST_BYTES:
-        raise InputError(f"The tensor's shape promises {count} strings, more than a message carries.")
     values: list[bytes] = list(proto.string_val)
-    if proto.tensor_content:
+    if proto.tensor_content and count:
         values = _split_content(proto.tensor_content, count)
     array = np.empty(count, object)
     if len(values) < count:

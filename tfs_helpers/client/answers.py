@@ -24,7 +24,13 @@ from tfs_helpers.errors import (
 )
 from tfs_helpers.signatures import ModelMetadata, Signature, find_signature
 
-__all__ = ["SignatureCache", "Target", "VersionStatus", "call_error"]
+__all__ = ["MISFITS", "SignatureCache", "Target", "VersionStatus", "call_error", "seconds"]
+
+MISFITS = (FailedPrecondition, InvalidArgument, NotFound)
+"""Errors which may mean that the model is another one since its signature was read."""
+
+_VERSIONS = range(2**63)
+_A_DAY = 86400.0
 
 _KINDS: dict[str, type[CallError]] = {
     "NOT_FOUND": NotFound,
@@ -35,7 +41,9 @@ _KINDS: dict[str, type[CallError]] = {
     "ALREADY_EXISTS": FailedPrecondition,
     "RESOURCE_EXHAUSTED": ResourceExhausted,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
-    "CANCELLED": DeadlineExceeded,
+    "CANCELLED": Unavailable,
+    "UNAUTHENTICATED": CallError,
+    "PERMISSION_DENIED": CallError,
     "UNAVAILABLE": Unavailable,
     "UNIMPLEMENTED": Unimplemented,
     "UNREACHABLE": Unreachable,
@@ -64,7 +72,8 @@ class Target:
     """Which version of which model a call means: the latest, unless a version or a label is given.
 
     Raises:
-        ConfigError: no name, a name that no URL can carry, both a version and a label, or an impossible version.
+        ConfigError: no name, a name that no URL can carry, both a version and a label, or a version that is no whole
+            number from 0 on, below 2**63.
     """
 
     model: str
@@ -72,8 +81,11 @@ class Target:
     label: str | None = None
 
     def __post_init__(self) -> None:
-        for kind, name in (("model name", self.model), ("label", self.label)):
-            if name is not None and (not name or set(name) & set("/: \t\r\n")):
+        names: list[tuple[str, object]] = [("model name", self.model)]
+        if self.label is not None:
+            names.append(("label", self.label))
+        for kind, name in names:
+            if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set("/: "):
                 raise ConfigError(
                     f"{name!r} cannot be a {kind}.",
                     "It stands in the URL between slashes and before a colon, so it has none of them, and no blanks.",
@@ -85,10 +97,10 @@ class Target:
                 "A label stands for a version, so one of them says it all.",
                 "Leave one out; leave both out for the latest version.",
             )
-        if self.version is not None and type(self.version) is not int:
+        if self.version is not None and (type(self.version) is not int or self.version not in _VERSIONS):
             raise ConfigError(
                 f"{self.version!r} cannot be a version.",
-                "Versions are whole numbers; names such as 'stable' are labels.",
+                "Versions are whole numbers from 0 on, as folders are named; names such as 'stable' are labels.",
                 "Give a number, or use label= for a name.",
             )
 
@@ -97,31 +109,55 @@ class Target:
             return f"{self.model}, version {self.version}"
         return f"{self.model}, label {self.label}" if self.label is not None else self.model
 
+    def where(self, **more: object) -> dict[str, object]:
+        """The coordinates of a call to it: what `CallError.where` holds."""
+        named = {"model": self.model, "version": self.version, "label": self.label, **more}
+        return {name: value for name, value in named.items() if value is not None}
 
-def call_error(code: str, details: str, where: Mapping[str, Any]) -> CallError:
+
+def seconds(timeout: object) -> float:
+    """A timeout that can be waited for.
+
+    Raises:
+        ConfigError: it is no number above 0, or more than a day.
+    """
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout <= _A_DAY:
+        return float(timeout)
+    raise ConfigError(
+        f"{timeout!r} cannot be a timeout.",
+        "A call waits so many seconds for its answer: more than 0, at most a day.",
+        "Give a number such as timeout=10.0.",
+    )
+
+
+def call_error(code: str, details: str, target: Target, where: Mapping[str, object]) -> CallError:
     """The error for a status: the server's own words, and what is known about them.
 
     Args:
         code: the canonical name, or `UNREACHABLE` where no server answered.
         details: the server's or the library's words.
-        where: wire, address, model and so on.
+        target: what was called.
+        where: wire, address and method.
     """
     kind = _KINDS.get(code, ServerFault)
     advice = advise(details)
     first = details.strip().splitlines()[0] if details.strip() else "(no details)"
-    place = f"{where.get('wire', '')} {where.get('target', '')}".strip()
     return kind(
-        f"{place}: {code}: {first}",
+        f"{where['wire']} {target}: {code}: {first}",
         advice.cause if advice else "",
         advice.cure if advice else "",
         code=code,
         details=details,
-        where=where,
+        where=target.where(**where),
     )
 
 
 class SignatureCache:
-    """Signatures by model, version and label, read from the server once."""
+    """Signatures by model, version and label, read from the server once.
+
+    A server does not say when another version takes over. So they are read anew where inputs do not fit them, and
+    after any answer which says that request and model do not fit each other.
+    """
 
     def __init__(self, fetch: Callable[[Target, float], ModelMetadata]) -> None:
         self._fetch = fetch

@@ -1,6 +1,6 @@
 """The gRPC client: arrays in, arrays out, without TensorFlow."""
 
-import threading
+import re
 from types import TracebackType
 from typing import Any
 
@@ -8,15 +8,31 @@ import grpc
 import numpy.typing as npt
 
 from tfs_helpers import protos
-from tfs_helpers.client.answers import SignatureCache, Target, VersionStatus, call_error
-from tfs_helpers.errors import ConfigError, InputError, InvalidArgument
+from tfs_helpers.client.answers import MISFITS, SignatureCache, Target, VersionStatus, call_error, seconds
+from tfs_helpers.errors import ConfigError, InputError
 from tfs_helpers.signatures import DEFAULT, ModelMetadata, signatures_from
 from tfs_helpers.tensors import from_proto, to_proto
 
 __all__ = ["GrpcClient"]
 
-# gRPC's own limit for answers is 4 MiB, which one batch of pictures exceeds; -1 is none.
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_OPTIONS = [
+    # gRPC's own limit for answers is 4 MiB, which one batch of pictures exceeds; -1 is none.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # Settings of proxies are for the world outside, not for a model server beside us.
+    ("grpc.enable_http_proxy", 0),
+    # A server that was not there a moment ago is found soon after it starts; gRPC's own limit is two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+_CLOSED = "this client has been closed"
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+# UNAVAILABLE in gRPC's own words, not in those of a server.
+_NOT_REACHED = re.compile(
+    r"failed to connect|errors resolving|DNS resolution failed|Socket closed|Connection reset|Broken pipe|recvmsg"
+    r"|Stream removed|GOAWAY|Endpoint closing|handshake",
+    re.IGNORECASE,
+)
 
 
 class GrpcClient:
@@ -34,17 +50,18 @@ class GrpcClient:
     """
 
     def __init__(self, address: str = "127.0.0.1:8500", *, timeout: float = 10.0) -> None:
-        if "://" in address or "/" in address or not address.rpartition(":")[2].isdigit():
+        match = _ADDRESS.fullmatch(address)
+        if match is None or not 0 < int(match[2]) < 2**16:
             raise ConfigError(
                 f"{address!r} is no gRPC address.",
-                "gRPC takes host:port, without http:// and without a path.",
+                "gRPC takes host:port, without http:// and without a path; IPv6 stands in brackets, [::1]:8500.",
                 'The server\'s default is "127.0.0.1:8500".',
             )
         self.address = address
-        self.timeout = timeout
+        self.timeout = seconds(timeout)
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
-        self._calls: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._closed = False
+        self._stubs: dict[str, Any] = {}
         self._signatures = SignatureCache(self._fetch_metadata)
 
     def __enter__(self) -> "GrpcClient":
@@ -56,7 +73,8 @@ class GrpcClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. Calls that still wait, and later ones, end with `Unreachable`."""
+        self._closed = True
         self._channel.close()
 
     def predict(
@@ -76,30 +94,34 @@ class GrpcClient:
             inputs: `{input name: array-like}`; the array-like alone where the signature has one input.
             version, label: which version; the latest where neither is given.
             signature: which signature to run.
-            timeout: seconds.
+            timeout: seconds; the client's own where None. The first call asks for the signatures too, each in that
+                time.
 
         Returns:
             `{output name: array}`, with the dtypes and shapes that the model gives; strings as object arrays of bytes.
 
         Raises:
+            ConfigError: an impossible name, version or timeout; nothing was sent.
             InputError: the inputs do not fit the signature; nothing was sent.
             CallError: one of its kinds, with the server's words.
         """
         target = Target(model, version, label)
-        seconds = self.timeout if timeout is None else timeout
-        _, arrays = self._signatures.checked(target, signature, inputs, seconds)
+        limit = self._limit(timeout)
+        _, arrays = self._signatures.checked(target, signature, inputs, limit)
         request = protos.PredictRequest()
         self._name(request.model_spec, target)
         request.model_spec.signature_name = signature
         for name, array in arrays.items():
             request.inputs[name].CopyFrom(to_proto(array))
         try:
-            response = self._call("Predict", request, target, seconds)
-        except InvalidArgument:
-            # The model may have changed since its signature was read: look again at the next call.
+            response = self._call("Predict", request, target, limit, signature=signature)
+        except MISFITS:
             self._signatures.forget(target)
             raise
-        return {name: from_proto(tensor) for name, tensor in response.outputs.items()}
+        try:
+            return {name: from_proto(tensor) for name, tensor in response.outputs.items()}
+        except InputError as error:
+            raise call_error("UNKNOWN", error.what, target, {"wire": "gRPC", "address": self.address}) from None
 
     def status(
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
@@ -114,7 +136,7 @@ class GrpcClient:
         target = Target(model, version, label)
         request = protos.GetModelStatusRequest()
         self._name(request.model_spec, target)
-        response = self._call("GetModelStatus", request, target, timeout)
+        response = self._call("GetModelStatus", request, target, self._limit(timeout))
         return [
             VersionStatus(
                 row.version,
@@ -133,8 +155,7 @@ class GrpcClient:
         Raises:
             CallError: `NotFound` where no version of that model answers.
         """
-        seconds = self.timeout if timeout is None else timeout
-        return self._fetch_metadata(Target(model, version, label), seconds)
+        return self._fetch_metadata(Target(model, version, label), self._limit(timeout))
 
     def _fetch_metadata(self, target: Target, timeout: float) -> ModelMetadata:
         request = protos.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -152,32 +173,36 @@ class GrpcClient:
         elif target.label is not None:
             spec.version_label = target.label
 
-    def _call(self, name: str, request: Any, target: Target, timeout: float | None) -> Any:
-        where = {"wire": "gRPC", "address": self.address, "method": name, "target": str(target)}
-        seconds = self.timeout if timeout is None else timeout
+    def _limit(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else seconds(timeout)
+
+    def _call(self, name: str, request: Any, target: Target, timeout: float, **more: object) -> Any:
+        where = {"wire": "gRPC", "address": self.address, "method": name, **more}
         try:
-            return self._stub(name)(request, timeout=seconds)
+            return self._stub(name)(request, timeout=timeout)
         except grpc.RpcError as error:
             code, details = error.code().name, error.details() or ""
-            if code == "UNAVAILABLE" and "failed to connect" in details.lower():
+            if code == "UNAVAILABLE" and _NOT_REACHED.search(details):
                 code = "UNREACHABLE"
-                details = f"cannot connect to {self.address}: {details}"
+                details = f"cannot reach {self.address}: {details}"
             elif code == "DEADLINE_EXCEEDED":
-                details = f"no answer within {seconds:g} s ({details})"
-            raise call_error(code, details, where) from None
-        except ValueError as error:
-            raise InputError(f"The request to {target} cannot be sent: {error}.") from None
+                details = f"no answer within {timeout:g} s ({details})"
+            elif code == "CANCELLED" and self._closed:
+                code, details = "UNREACHABLE", _CLOSED
+            raise call_error(code, details, target, where) from None
+        except ValueError:
+            # What gRPC says of a closed channel.
+            raise call_error("UNREACHABLE", _CLOSED, target, where) from None
 
     def _stub(self, name: str) -> Any:
-        stub = self._calls.get(name)
+        stub = self._stubs.get(name)
         if stub is None:
             rpc = protos.RPCS[name]
             response = protos.message_class(f"tensorflow.serving.{rpc.response}")
             stub = self._channel.unary_unary(
                 rpc.path, request_serializer=_serialized, response_deserializer=response.FromString
             )
-            with self._lock:
-                self._calls[name] = stub
+            self._stubs[name] = stub
         return stub
 
 

@@ -7,11 +7,12 @@ from urllib.parse import quote, urlsplit
 import numpy.typing as npt
 import orjson
 import requests
+from google.protobuf import json_format
 from requests.adapters import HTTPAdapter
 
 from tfs_helpers import protos
-from tfs_helpers.client.answers import SignatureCache, Target, VersionStatus, call_error
-from tfs_helpers.errors import CallError, ConfigError, InputError, InvalidArgument
+from tfs_helpers.client.answers import MISFITS, SignatureCache, Target, VersionStatus, call_error, seconds
+from tfs_helpers.errors import CallError, ConfigError
 from tfs_helpers.json_tensors import decode_outputs, encode_inputs
 from tfs_helpers.signatures import DEFAULT, ModelMetadata, signatures_from
 
@@ -28,9 +29,12 @@ _CODES = {
     499: "CANCELLED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+# What a proxy in between may say as well, in words of its own; other answers that are no JSON come from a stranger.
+_OF_PROXIES = {401, 403, 413, 429, 502, 503, 504}
 _CONNECTIONS = 16
 
 
@@ -49,15 +53,14 @@ class RestClient:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8501", *, timeout: float = 10.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_url(url):
             raise ConfigError(
                 f"{url!r} is no URL of a server.",
                 "REST takes a URL with its scheme and port.",
                 'The server\'s default is "http://127.0.0.1:8501".',
             )
         self.url = url.rstrip("/")
-        self.timeout = timeout
+        self.timeout = seconds(timeout)
         self._session = requests.Session()
         # Settings of proxies are for the world outside, not for a model server beside us.
         self._session.trust_env = False
@@ -95,25 +98,33 @@ class RestClient:
             inputs: `{input name: array-like}`; the array-like alone where the signature has one input.
             version, label: which version; the latest where neither is given.
             signature: which signature to run.
-            timeout: seconds.
+            timeout: seconds, to connect and then without a sign of the server; the client's own where None. The first
+                call asks for the signatures too, each in that time.
 
         Returns:
             `{output name: array}`, with the dtypes that the signature says; strings as object arrays of bytes.
 
         Raises:
+            ConfigError: an impossible name, version or timeout; nothing was sent.
             InputError: the inputs do not fit the signature, or JSON cannot carry them; nothing was sent.
-            CallError: one of its kinds, with the server's words.
+            CallError: one of its kinds, with the server's words; `ServerFault` where the answer does not fit the
+                signature.
         """
         target = Target(model, version, label)
-        seconds = self.timeout if timeout is None else timeout
-        wanted, arrays = self._signatures.checked(target, signature, inputs, seconds)
+        limit = self._limit(timeout)
+        wanted, arrays = self._signatures.checked(target, signature, inputs, limit)
         body = encode_inputs(arrays, "" if signature == DEFAULT else signature)
         try:
-            return decode_outputs(self._call("POST", f"{_path(target)}:predict", target, seconds, body), wanted)
-        except (InvalidArgument, InputError):
-            # The model may have changed since its signature was read: look again at the next call.
+            answer = self._call("POST", f"{_path(target)}:predict", target, limit, body, signature=signature)
+        except MISFITS:
             self._signatures.forget(target)
             raise
+        try:
+            return decode_outputs(answer, wanted)
+        except ValueError as error:
+            self._signatures.forget(target)
+            words = f"the answer does not fit signature {signature!r} ({error}); was the model replaced? Call again"
+            raise call_error("UNKNOWN", words, target, {"wire": "REST", "address": self.url}) from None
 
     def status(
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
@@ -126,13 +137,16 @@ class RestClient:
             CallError: `NotFound` where the server has never seen that model.
         """
         target = Target(model, version, label)
-        document = self._document(_path(target), target, timeout)
-        return [
-            VersionStatus(
-                int(row["version"]), row["state"], row["status"]["error_code"], row["status"]["error_message"]
-            )
-            for row in document["model_version_status"]
-        ]
+        body = self._call("GET", _path(target), target, self._limit(timeout))
+        try:
+            return [
+                VersionStatus(
+                    int(row["version"]), row["state"], row["status"]["error_code"], row["status"]["error_message"]
+                )
+                for row in orjson.loads(body)["model_version_status"]
+            ]
+        except (ValueError, KeyError, TypeError):
+            raise self._stranger(target, 200, body) from None
 
     def metadata(
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
@@ -142,48 +156,64 @@ class RestClient:
         Raises:
             CallError: `NotFound` where no version of that model answers.
         """
-        seconds = self.timeout if timeout is None else timeout
-        return self._fetch_metadata(Target(model, version, label), seconds)
+        return self._fetch_metadata(Target(model, version, label), self._limit(timeout))
 
     def _fetch_metadata(self, target: Target, timeout: float) -> ModelMetadata:
-        document = self._document(f"{_path(target)}/metadata", target, timeout)
-        from google.protobuf import json_format
-
+        body = self._call("GET", f"{_path(target)}/metadata", target, timeout)
         signatures = protos.SignatureDefMap()
-        json_format.ParseDict(
-            document["metadata"]["signature_def"], signatures, ignore_unknown_fields=True, descriptor_pool=protos.pool()
-        )
-        spec = document["model_spec"]
-        return ModelMetadata(spec["name"], int(spec["version"]), signatures_from(signatures.signature_def))
-
-    def _document(self, path: str, target: Target, timeout: float | None) -> Any:
-        body = self._call("GET", path, target, self.timeout if timeout is None else timeout)
         try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise self._not_a_server(target, body) from None
+            document = orjson.loads(body)
+            json_format.ParseDict(
+                document["metadata"]["signature_def"],
+                signatures,
+                ignore_unknown_fields=True,
+                descriptor_pool=protos.pool(),
+            )
+            spec = document["model_spec"]
+            return ModelMetadata(spec["name"], int(spec["version"]), signatures_from(signatures.signature_def))
+        except (ValueError, KeyError, TypeError, json_format.ParseError):
+            raise self._stranger(target, 200, body) from None
 
-    def _call(self, method: str, path: str, target: Target, timeout: float, body: bytes | None = None) -> bytes:
+    def _limit(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else seconds(timeout)
+
+    def _call(
+        self, method: str, path: str, target: Target, timeout: float, body: bytes | None = None, **more: object
+    ) -> bytes:
         url = self.url + path
-        where = {"wire": "REST", "address": self.url, "method": f"{method} {path}", "target": str(target)}
+        where = {"wire": "REST", "address": self.url, "method": f"{method} {path}", **more}
         headers = {"Content-Type": "application/json"} if body is not None else None
         try:
             response = self._session.request(method, url, data=body, headers=headers, timeout=timeout)
         except requests.Timeout:
-            raise call_error("DEADLINE_EXCEEDED", f"no answer within {timeout:g} s", where) from None
+            raise call_error("DEADLINE_EXCEEDED", f"no answer within {timeout:g} s", target, where) from None
         except requests.RequestException as error:
-            raise call_error("UNREACHABLE", f"cannot connect to {self.url}: {_cause(error)}", where) from None
+            words = f"cannot reach {self.url}: {_cause(error)}"
+            raise call_error("UNREACHABLE", words, target, where) from None
         if response.status_code == 200:
             return response.content
         try:
             words = str(orjson.loads(response.content)["error"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            words = f"HTTP {response.status_code}, not an answer of TensorFlow Serving: {response.text[:200]}"
-        raise call_error(_CODES.get(response.status_code, "UNKNOWN"), words, where)
+        except (ValueError, KeyError, TypeError):
+            raise self._stranger(target, response.status_code, response.content) from None
+        raise call_error(_CODES.get(response.status_code, "UNKNOWN"), words, target, where)
 
-    def _not_a_server(self, target: Target, body: bytes) -> CallError:
-        where = {"wire": "REST", "address": self.url, "target": str(target)}
-        return call_error("UNKNOWN", f"not an answer of TensorFlow Serving: {body[:200]!r}", where)
+    def _stranger(self, target: Target, status: int, body: bytes) -> CallError:
+        """The error for an answer that TensorFlow Serving does not give."""
+        code = _CODES[status] if status in _OF_PROXIES else "UNREACHABLE"
+        shown = " ".join(body[:200].decode(errors="replace").split())
+        words = f"HTTP {status} from {self.url}, not an answer of TensorFlow Serving: {shown}"
+        return call_error(code, words, target, {"wire": "REST", "address": self.url})
+
+
+def _is_url(url: object) -> bool:
+    if not isinstance(url, str):
+        return False
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # no port, or no IPv6 address
+        return False
 
 
 def _path(target: Target) -> str:
