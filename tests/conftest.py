@@ -10,6 +10,9 @@ from tfs_helpers import Model, ModelServer, RunningServer, Specific
 from tfs_helpers.export import export_eye_encoder, export_half_plus_two
 
 
+pytest_plugins = ["tests.docker_here"]
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of base paths: `half_plus_two` (y = x/2 + 2 and x/2 + 3) and `eye1_encoder`, versions 1 and 2 each."""

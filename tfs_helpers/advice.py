@@ -198,7 +198,7 @@ _DOCKER: dict[str, Advice] = {
         "This user may not talk to the Docker daemon.",
         "Add the user to the group docker (sudo usermod -aG docker $USER) and log in again.",
     ),
-    r"Cannot connect to the Docker daemon|Error while fetching server API version": Advice(
+    r"Cannot connect to the Docker daemon|Error while fetching server API version|No Docker daemon": Advice(
         "No Docker daemon answers: it is not running, or DOCKER_HOST points elsewhere.",
         "Start Docker (sudo systemctl start docker, or Docker Desktop); docker info must answer.",
     ),
@@ -229,9 +229,9 @@ _CALL: dict[str, Advice] = {
         "No model of that name, or no such version of it, is loaded now.",
         "Compare the name with the server's MODEL_NAME or model.config; status() lists the versions.",
     ),
-    r"Could not find any versions of model": Advice(
-        "The server has never loaded a model of that name.",
-        "Compare the name with the server's MODEL_NAME or model.config.",
+    r"Could not find (any versions|version -?\d+) of model": Advice(
+        "The server has never loaded such a model, or such a version of it.",
+        "Compare the name with the server's MODEL_NAME or model.config; status() lists the versions.",
     ),
     r"Malformed request": Advice(
         "REST does not know this URL: often a missing :predict, GET for POST, or a slash at the end.",
@@ -279,7 +279,7 @@ _CALL: dict[str, Advice] = {
         'Send {"b64": base64.b64encode(content).decode()} and nothing else in that object.',
     ),
     r"Missing 'inputs' or 'instances' key|expecting only one of 'inputs' or 'instances'|Expecting 'instances'"
-    r"|No values in 'instances'": Advice(
+    r"|No values in 'instances'|JSON Value: .* Is not object": Advice(
         "The body of a prediction is an object with either instances, a list of rows, or inputs, the columns.",
         'Send {"instances": [row, row]}, or {"inputs": {"name": values}}.',
     ),
@@ -298,6 +298,23 @@ _CALL: dict[str, Advice] = {
     r"JSON Parse error|JSON.*(document is empty|Invalid value)": Advice(
         "The body is no JSON: single quotes, nan for NaN, a comma too many, or nothing at all.",
         "Let json.dumps write it.",
+    ),
+    r"Conversion of JSON Value: .* to type": Advice(
+        "JSON cannot carry this type to the server: no float16, bfloat16, uint16 or complex numbers.",
+        "Call by gRPC, which carries every type, or export a signature that takes float32.",
+    ),
+    r"Data types don't match|is required but could not be found|Unexpected element type in feature"
+    r"|has element with unexpected JSON type|Example must be JSON object": Advice(
+        "The features of an example are not those that the signature parses: a name, or a type, 1 for 1.0.",
+        "Give every feature by its name, with numbers of its type.",
+    ),
+    r"No (regression|classification) .* found in SignatureDef|Expected (classification|regression) signature": Advice(
+        "The signature was not exported for classify or regress; Keras exports for predict alone.",
+        "Call predict, or export a signature for it (inputs to scores, classes or outputs).",
+    ),
+    r"Unknown image file format": Advice(
+        "The graph decodes pictures, and these bytes are none that it knows, or are encoded twice.",
+        'Send the whole file, once in base64: {"b64": ...}.',
     ),
     r"Could not parse example input": Advice(
         "This signature takes serialized tf.Example protos, and raw values were sent.",
@@ -320,8 +337,8 @@ _CALL: dict[str, Advice] = {
         "More requests wait for a batch than the queue holds.",
         "Try again a little later, or raise max_enqueued_batches.",
     ),
-    r"Matrix size-incompatible|must be \d+-dimensional|must have .*rank|Incompatible shapes|input depth must"
-    r"|Shape must be|Input to reshape|must be broadcastable": Advice(
+    r"Matrix size-incompatible|must be \d+-dimensional|must have .*rank|Incompatible shapes|put depth must"
+    r"|Invalid reduction dimension|Shape must be|Input to reshape|must be broadcastable": Advice(
         "An input has a shape that the graph cannot work with: often the batch or channel axis is missing.",
         "metadata() gives the shape; add the batch axis with array[None].",
     ),

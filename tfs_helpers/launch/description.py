@@ -1,0 +1,221 @@
+"""What a server is to be: models, ports, options. How it is run is decided elsewhere, and later."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from tfs_helpers import flags
+from tfs_helpers.config import Model, unique
+from tfs_helpers.errors import ConfigError
+from tfs_helpers.launch import ports
+from tfs_helpers.versions import IMAGE
+
+if TYPE_CHECKING:
+    from tfs_helpers.launch.running import RunningServer
+
+__all__ = ["BACKENDS", "ModelServer"]
+
+BACKENDS = ("docker", "binary", "embedded")
+"""The ways to run a server, in the order in which they are preferred."""
+
+# What the description says in its own words, or what would start no server.
+_OURS = {
+    "port": "ModelServer(..., grpc_port=8500)",
+    "rest_api_port": "ModelServer(..., rest_port=8501)",
+    "model_name": "Model(name, base_path)",
+    "model_base_path": "Model(name, base_path)",
+    "model_config_file": "Model(name, base_path, versions=..., labels=...)",
+    "version": "tfs_helpers.versions.TENSORFLOW",
+}
+
+
+@dataclass(frozen=True, init=False)
+class ModelServer:
+    """One server, described; every way to run it follows.
+
+        server = ModelServer(Model("eye", "models/eye"))
+        print(server.command("docker"))         # the line to type
+        with server.start() as running:         # docker, the real binary, or the embedded server
+            running.rest().predict("eye", eyes)
+
+    Args:
+        models: what to serve, one or many.
+        host: the address to listen on, by default this machine only; `"0.0.0.0"` for every address. The real binary
+            cannot be told and always listens on every address.
+        grpc_port: where gRPC is to be found; None for a free port.
+        rest_port: likewise for REST; 0 for no REST.
+        options: further flags of the real server by name, such as `{"enable_batching": True}`; a value has the flag's
+            type, or is its text.
+        image: the image for Docker. Not given: the environment variable `TFS_IMAGE`, else the official one.
+
+    Raises:
+        ConfigError: no server could be like this.
+    """
+
+    models: tuple[Model, ...]
+    host: str
+    grpc_port: int | None
+    rest_port: int | None
+    options: Mapping[str, flags.Value] = field(hash=False)
+    image: str
+
+    def __init__(
+        self,
+        *models: Model,
+        host: str = "127.0.0.1",
+        grpc_port: int | None = 8500,
+        rest_port: int | None = 8501,
+        options: Mapping[str, flags.Value] | None = None,
+        image: str | None = None,
+    ) -> None:
+        given: tuple[object, ...] = models
+        strangers = [f"{model!r} is no Model." for model in given if not isinstance(model, Model)]
+        if strangers or not models:
+            raise ConfigError(
+                f"ModelServer: {strangers[0]}" if strangers else "ModelServer without a model.",
+                "A server is described by the models that it serves.",
+                'Write ModelServer(Model("half_plus_two", "models/half_plus_two")).',
+            )
+        options = dict(options or {})
+        for name, value in options.items():
+            flags.option(name, value)
+            if name in _OURS:
+                raise ConfigError(
+                    f"The flag {name} is not given among the options.", "It follows from the description.", _OURS[name]
+                )
+        _check_host(host)
+        _check_port("grpc_port", grpc_port, lowest=1)
+        _check_port("rest_port", rest_port, lowest=0)
+        if grpc_port is not None and grpc_port == rest_port:
+            raise ConfigError(
+                f"gRPC and REST are both to be on port {grpc_port}.",
+                "The server would start without REST, and say so in its log only.",
+                "Give each its own, 8500 and 8501 by custom.",
+            )
+        values: dict[str, Any] = {
+            "models": unique(models),
+            "host": host,
+            "grpc_port": grpc_port,
+            "rest_port": rest_port,
+            "options": MappingProxyType(options),
+            "image": image or os.environ.get("TFS_IMAGE") or IMAGE,
+            "_chosen": {},
+        }
+        for name, content in values.items():
+            object.__setattr__(self, name, content)
+
+    def ports(self) -> tuple[int, int]:
+        """The gRPC and the REST port. Where a free one is wanted, it is chosen when first asked for, and kept."""
+        return self._choose("grpc", self.grpc_port), self._choose("rest", self.rest_port)
+
+    def settled(self) -> "ModelServer":
+        """The same server with its ports as numbers: what `ports` says, chosen again where one has been taken since."""
+        grpc_port, rest_port = self.ports()
+        for name, told, port in (("grpc", self.grpc_port, grpc_port), ("rest", self.rest_port, rest_port)):
+            if told is None and not ports.is_free(self.host, port):
+                del self._free[name]
+        grpc_port, rest_port = self.ports()
+        return ModelServer(
+            *self.models,
+            host=self.host,
+            grpc_port=grpc_port,
+            rest_port=rest_port,
+            options=self.options,
+            image=self.image,
+        )
+
+    def _choose(self, name: str, told: int | None) -> int:
+        if told is not None:
+            return told
+        while name not in self._free:
+            port = ports.find_free(self.host)
+            if port not in {self.grpc_port, self.rest_port, *self._free.values()}:
+                self._free[name] = port
+        return self._free[name]
+
+    @property
+    def _free(self) -> dict[str, int]:
+        chosen: dict[str, int] = self.__dict__["_chosen"]
+        return chosen
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether two flags say what to serve; otherwise it takes a model.config."""
+        return len(self.models) == 1 and self.models[0].is_plain
+
+    @property
+    def names(self) -> str:
+        """The names of the models, to be read by people."""
+        return ", ".join(model.name for model in self.models)
+
+    def command(self, backend: str = "docker") -> str:
+        """The line to type for the same server: copy it into a shell that stands in the current folder.
+
+        Paths below the current folder are written with `$PWD`. A server that needs a model.config reads it from the
+        current folder; `config_text` is what belongs into it.
+
+        Args:
+            backend: `docker`, `binary` or `embedded`.
+
+        Raises:
+            ConfigError: there is no such backend.
+        """
+        from tfs_helpers.launch import command
+
+        return command.shell_line(self, backend)
+
+    def config_text(self, backend: str = "docker") -> str:
+        """The model.config that belongs to `command(backend)`: in a container, the models are elsewhere.
+
+        Raises:
+            ConfigError: there is no such backend.
+        """
+        from tfs_helpers.launch import command
+
+        return command.config_text(self, backend)
+
+    def start(self, backend: str | None = None, timeout: float = 60.0) -> "RunningServer":
+        """Start the server, and return when every model is AVAILABLE.
+
+        It ends with `stop()`, with the `with` block, or with this process, however that ends. Starting an equal
+        description again in this process replaces the server that runs, so that a notebook cell can be run twice.
+
+        Args:
+            backend: `docker`, `binary` or `embedded`. Not given: the environment variable `TFS_BACKEND`, else the
+                first of the three that this machine has.
+            timeout: seconds to wait at most.
+
+        Raises:
+            ConfigError: a folder is not as a server needs it; nothing was started.
+            BackendUnavailable: what should run it is not here.
+            PortInUse: somebody listens on one of the ports.
+            ServerDied: it ended while we waited.
+            NotReadyInTime: a model cannot be loaded, or not in time; the server has been stopped.
+            LaunchError: it could not be started.
+        """
+        from tfs_helpers.launch import starting
+
+        return starting.start(self, backend, timeout)
+
+
+def _check_host(host: object) -> None:
+    try:
+        ipaddress.ip_address(host if isinstance(host, str) else "")
+    except ValueError:
+        raise ConfigError(
+            f"{host!r} is no address to listen on.",
+            "It takes the number of an address of this machine, without a port.",
+            'Write host="127.0.0.1" for this machine alone, or host="0.0.0.0" for every address.',
+        ) from None
+
+
+def _check_port(name: str, port: object, lowest: int) -> None:
+    if port is not None and not (isinstance(port, int) and not isinstance(port, bool) and lowest <= port < 2**16):
+        raise ConfigError(
+            f"{name}={port!r} is no port.",
+            f"Ports are whole numbers from {lowest or 1} to 65535" + ("." if lowest else ", and 0 means no REST."),
+            f"Write {name}={'8500' if name == 'grpc_port' else '8501'}, or {name}=None for a free one.",
+        )
