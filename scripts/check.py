@@ -17,7 +17,7 @@ CHECKS = {
         "ruff format": ["ruff", "format", "--check", "."],
         "mypy": ["mypy"],
     },
-    "package": {"package tests": ["pytest", "tests"]},
+    "package": {"package tests": ["pytest", "tests", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]},
     "notebooks": {"notebooks": ["pytest", "--nbval", "--nbval-current-env", "notebooks"]},
 }
 

@@ -9,7 +9,6 @@ from served_models import export_all
 from tfs_helpers import Model, ModelServer, RunningServer, Specific
 from tfs_helpers.export import export_eye_encoder, export_half_plus_two
 
-
 pytest_plugins = ["tests.docker_here"]
 
 

@@ -422,6 +422,9 @@ def test_answers_are_laid_out_as_the_real_servers(server: RunningServer) -> None
     assert json.loads(status.text)["model_version_status"][0]["status"] == {"error_code": "OK", "error_message": ""}
 
 
-def test_the_process_is_small(server: RunningServer) -> None:
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    assert int(status.split("VmHWM:")[1].split()[0]) < 350 * 1024
+def test_a_server_with_one_small_model_stays_below_350_megabytes(models: Path, tmp_path: Path) -> None:
+    flags = [f"--model_base_path={models}/half_plus_two", "--model_name=m"]
+    with process(tmp_path, *flags) as (child, client, _):
+        until(lambda: answers(client, "m"))
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        assert int(status.split("VmHWM:")[1].split()[0]) < 350 * 1024

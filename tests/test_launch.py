@@ -402,3 +402,14 @@ def test_the_server_survives_an_interrupt(models: Path, scratch: Path) -> None:
         assert said(process) == ["2"]
         assert process.wait(10) == 0
         assert nothing_is_left(pid, grpc_port, rest_port, scratch)
+
+
+def test_the_same_description_on_free_ports_replaces_its_server_and_an_equal_one_does_not(models: Path) -> None:
+    def described() -> ModelServer:
+        return ModelServer(Model("half_plus_two", models / "half_plus_two"), grpc_port=None, rest_port=None)
+
+    description = described()
+    with description.start("embedded") as first, described().start("embedded") as replica:
+        assert first.alive()
+        with description.start("embedded") as again:
+            assert [first.alive(), replica.alive(), again.alive()] == [False, True, True]

@@ -14,7 +14,8 @@ import pytest
 from tfs_helpers.config import All, Latest, Model, Specific
 from tfs_helpers.errors import BackendUnavailable, ConfigError, PortInUse
 from tfs_helpers.launch import backends, ports
-from tfs_helpers.launch.folders import check_folders, versions_on_disk, versions_to_wait_for
+from tfs_helpers.launch.folders import check_folders, versions_to_wait_for
+from tfs_helpers.version_folders import read_versions
 from tfs_helpers.versions import IMAGE
 
 
@@ -36,7 +37,7 @@ def refused(model: Model) -> str:
 
 def test_versions_are_whole_numbers(tmp_path: Path) -> None:
     base = publish(tmp_path, "1", "000012", "-3", "v1", "1.0", "2.tmp", ".3", "9" * 19, "models")
-    assert list(versions_on_disk(base)) == [-3, 1, 12]
+    assert list(read_versions(base)) == [-3, 1, 12]
 
 
 def test_the_policy_says_which_to_wait_for(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ _FUNCTIONS = {
     ),
 }
 
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r")
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-")
 _MADV_DONTNEED = 4
 _NAMES = {
     "darwin": ("libtensorflow_cc.2.dylib", "libtensorflow_framework.2.dylib"),

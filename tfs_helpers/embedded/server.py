@@ -44,7 +44,9 @@ def serve(options: Options) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     core = _core(options)
-    # Importing the doors takes as long as loading the library: both at once.
+    load_library()
+    # Importing the doors takes as long as loading a model: both at once. Before the library, both would be in memory
+    # at its peak.
     doors = threading.Thread(target=_import_doors)
     doors.start()
     core.start()
@@ -111,7 +113,6 @@ def _import_doors() -> None:
 
 def _load_first(core: ServerCore, config: Any, failure: list[ServingError]) -> None:
     try:
-        load_library()
         core.reload(config)
     except ServingError as error:
         failure.append(error)

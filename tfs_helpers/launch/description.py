@@ -180,8 +180,9 @@ class ModelServer:
     def start(self, backend: str | None = None, timeout: float = 60.0) -> "RunningServer":
         """Start the server, and return when every model is AVAILABLE.
 
-        It ends with `stop()`, with the `with` block, or with this process, however that ends. Starting an equal
-        description again in this process replaces the server that runs, so that a notebook cell can be run twice.
+        It ends with `stop()`, with the `with` block, or with this process, however that ends. Starting the
+        same description again in this process replaces the server that runs, so that a notebook cell can be run twice;
+        so does starting an equal one, if its ports are fixed.
 
         Args:
             backend: `docker`, `binary` or `embedded`. Not given: the environment variable `TFS_BACKEND`, else the

@@ -5,25 +5,16 @@ port closed, for a folder that does not come. So each way of that is found here.
 """
 
 import difflib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from tfs_helpers.config import All, Latest, Model, Specific, is_uri
 from tfs_helpers.errors import ConfigError
+from tfs_helpers.version_folders import parse_version, read_versions
 
-__all__ = ["check_folders", "versions_on_disk", "versions_to_wait_for"]
+__all__ = ["check_folders", "versions_to_wait_for"]
 
-_NUMBER = re.compile(r"[+-]?[0-9]+")
 _GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
-
-
-def versions_on_disk(base_path: Path) -> dict[int, Path]:
-    """The version folders that a server would see, by number, lowest first."""
-    found = {
-        int(child.name): child for child in sorted(base_path.iterdir()) if _NUMBER.fullmatch(child.name) is not None
-    }
-    return {version: found[version] for version in sorted(found) if -(2**63) <= version < 2**63}
 
 
 def versions_to_wait_for(model: Model) -> set[int]:
@@ -32,7 +23,7 @@ def versions_to_wait_for(model: Model) -> set[int]:
         return set(model.policy.versions)
     if is_uri(model.path):
         return set()
-    found = list(versions_on_disk(Path(model.path)))
+    found = list(read_versions(Path(model.path)))
     return set(found[-model.policy.num_versions :] if isinstance(model.policy, Latest) else found)
 
 
@@ -48,8 +39,15 @@ def check_folders(models: Iterable[Model], *, graphs: Iterable[str] = _GRAPHS) -
     """
     for model in models:
         if not is_uri(model.path):
-            _check_base_path(model, Path(model.path), tuple(graphs))
-            _check_versions(model, Path(model.path), tuple(graphs))
+            base = _as_people_write_it(Path(model.path))
+            _check_base_path(model, base, tuple(graphs))
+            _check_versions(model, base, tuple(graphs))
+
+
+def _as_people_write_it(path: Path) -> Path:
+    """A path below the current folder as a relative one: messages name it as it was typed."""
+    current = Path.cwd()
+    return path.relative_to(current) if path.is_relative_to(current) else path
 
 
 def _check_base_path(model: Model, base: Path, graphs: tuple[str, ...]) -> None:
@@ -70,7 +68,7 @@ def _check_base_path(model: Model, base: Path, graphs: tuple[str, ...]) -> None:
             f"Model {model.name}: {base} cannot be read by this user.", waits, f"Try: chmod -R u+rX {base}"
         ) from error
     if any(graph in children for graph in graphs):
-        inside = _NUMBER.fullmatch(base.name) is not None
+        inside = parse_version(base.name) is not None
         raise ConfigError(
             f"Model {model.name}: {base} is itself a version, not the folder that holds the versions.",
             layout,
@@ -82,7 +80,7 @@ def _check_base_path(model: Model, base: Path, graphs: tuple[str, ...]) -> None:
             waits,
             f"Publish a version into it, so that there is {base}/1/saved_model.pb.",
         )
-    if not versions_on_disk(base):
+    if not read_versions(base):
         raise ConfigError(
             f"Model {model.name}: {base} holds no version, only {_some(children)}.",
             "A version folder is named by a whole number and nothing else: 1, 2, 000003.",
@@ -91,7 +89,7 @@ def _check_base_path(model: Model, base: Path, graphs: tuple[str, ...]) -> None:
 
 
 def _check_versions(model: Model, base: Path, graphs: tuple[str, ...]) -> None:
-    found = versions_on_disk(base)
+    found = read_versions(base)
     wanted = versions_to_wait_for(model)
     there = f"{base} holds {_some(str(version) for version in found)}."
     for version in sorted(wanted):

@@ -45,9 +45,12 @@ def _check_files(server: ModelServer) -> None:
 
 
 def _make_room(told: ModelServer) -> None:
-    """Stop what runs by an equal description: a cell that starts a server may be run again."""
-    for running in all_running() if told.grpc_port is not None else []:
-        if running.told == told:
+    """Stop what runs by the same description: a cell that starts a server may be run again.
+
+    On free ports equal descriptions may be replicas, so there it must be the very same object.
+    """
+    for running in all_running():
+        if running.told is told or (running.told == told and told.grpc_port is not None):
             running.stop()
 
 
