@@ -9,6 +9,7 @@ import ctypes
 import os
 import re
 import sys
+import threading
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from importlib.util import find_spec
@@ -78,8 +79,9 @@ _FUNCTIONS = {
     ),
 }
 
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-")
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (?P<rights>[rwxps-]{4}) (?P<offset>[0-9a-f]+) ")
 _MADV_DONTNEED = 4
+_SWEEP_SECONDS = 0.02
 _NAMES = {
     "darwin": ("libtensorflow_cc.2.dylib", "libtensorflow_framework.2.dylib"),
     "linux": ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2"),
@@ -121,11 +123,15 @@ def load_library() -> ctypes.CDLL:
     # Read by TensorFlow when it is loaded. With oneDNN, a wrong rank into Conv2D aborts the process.
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     whole, framework = find_library()
-    # Not RTLD_GLOBAL: its symbols clash with those of other libraries.
-    ctypes.CDLL(str(framework))
-    _drop_used_pages(framework)
-    library = ctypes.CDLL(str(whole))
-    _drop_used_pages(whole)
+    loaded = threading.Event()
+    sweeper = threading.Thread(target=_drop_pages_until, args=(loaded, [framework, whole]))
+    sweeper.start()
+    try:
+        _open(framework)
+        library = _open(whole)
+    finally:
+        loaded.set()
+        sweeper.join()
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype = result
@@ -133,24 +139,48 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
-def _drop_used_pages(path: Path) -> None:
-    """Let go of a library's pages that only loading it needed, on Linux: of both libraries, 240 of 300 MB.
+def _open(path: Path) -> ctypes.CDLL:
+    """As `ctypes.CDLL(path)`, but without the interpreter's lock, so that other threads go on meanwhile."""
+    program = ctypes.CDLL(None)
+    program.dlopen.restype, program.dlopen.argtypes = c_void_p, [c_char_p, c_int]
+    program.dlerror.restype = c_char_p
+    # Not RTLD_GLOBAL: its symbols clash with those of other libraries.
+    handle = program.dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
+    if not handle:
+        words = program.dlerror() or b"no reason given"
+        raise BackendUnavailable(
+            f"TensorFlow's library cannot be loaded: {words.decode(errors='replace')}.",
+            "The installed wheel may be damaged, or made for another machine.",
+            "Install it again: pip install --force-reinstall tensorflow.",
+        )
+    return ctypes.CDLL(str(path), handle=handle)
 
-    Only mappings of the file itself, into which nothing was written
-    (`Anonymous: 0`): the kernel brings back from the file what is used.
+
+def _drop_pages_until(loaded: threading.Event, paths: list[Path]) -> None:
+    """Let go of the libraries' pages that only loading them needs, while they are loaded and once after it, on Linux.
+
+    Loading walks through 300 MB, of which a server then uses a fifth. The kernel brings back from the file what is
+    used again. While loading goes on, that is safe for code only: what is data may be about to be written. Afterwards
+    it is for every mapping that cannot be written and never was (`Anonymous: 0`).
     """
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [c_void_p, c_size_t, c_int]
-    name = str(path.resolve())
-    start = end = 0
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        mapping = _MAPPING.match(line)
-        if mapping is not None:
-            start, end = (int(mapping[i], 16) for i in (1, 2)) if line.endswith(name) else (0, 0)
-        elif end and line.split() == ["Anonymous:", "0", "kB"]:
-            libc.madvise(start, end - start, _MADV_DONTNEED)
+    names = tuple(str(path.resolve()) for path in paths)
+    last = False
+    while not last:
+        last = loaded.wait(_SWEEP_SECONDS)
+        start = end = 0
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            mapping = _MAPPING.match(line)
+            if mapping is not None:
+                # At offset 0 lies the first map of the whole file, into which the loader then lays the others.
+                is_code = mapping["rights"] == "r-xp" and int(mapping["offset"], 16) > 0
+                ours = line.endswith(names) and (is_code or (last and mapping["rights"] == "r--p"))
+                start, end = (int(mapping[i], 16) for i in (1, 2)) if ours else (0, 0)
+            elif end and line.split() == ["Anonymous:", "0", "kB"]:
+                libc.madvise(start, end - start, _MADV_DONTNEED)
 
 
 class Status:
