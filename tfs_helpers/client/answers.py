@@ -26,7 +26,7 @@ from tfs_helpers.signatures import ModelMetadata, Signature, find_signature
 
 __all__ = ["MISFITS", "SignatureCache", "Target", "VersionStatus", "call_error", "seconds"]
 
-MISFITS = (FailedPrecondition, InvalidArgument, NotFound)
+MISFITS = (FailedPrecondition, InvalidArgument, NotFound, ServerFault)
 """Errors which may mean that the model is another one since its signature was read."""
 
 _VERSIONS = range(2**63)

@@ -1,16 +1,16 @@
 """The gRPC client: arrays in, arrays out, without TensorFlow."""
 
 import re
-from types import TracebackType
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
-import numpy.typing as npt
 
 from tfs_helpers import protos
-from tfs_helpers.client.answers import MISFITS, SignatureCache, Target, VersionStatus, call_error, seconds
+from tfs_helpers.client.answers import Target, VersionStatus, call_error
+from tfs_helpers.client.base import Array, ModelClient
 from tfs_helpers.errors import ConfigError, InputError
-from tfs_helpers.signatures import DEFAULT, ModelMetadata, signatures_from
+from tfs_helpers.signatures import ModelMetadata, Signature, signatures_from
 from tfs_helpers.tensors import from_proto, to_proto
 
 __all__ = ["GrpcClient"]
@@ -35,7 +35,7 @@ _NOT_REACHED = re.compile(
 )
 
 
-class GrpcClient:
+class GrpcClient(ModelClient):
     """Calls a server by gRPC over one connection, which it keeps; safe to use from several threads.
 
         with GrpcClient("127.0.0.1:8500") as client:
@@ -58,85 +58,34 @@ class GrpcClient:
                 'The server\'s default is "127.0.0.1:8500".',
             )
         self.address = address
-        self.timeout = seconds(timeout)
+        super().__init__(timeout=timeout)
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._closed = False
         self._stubs: dict[str, Any] = {}
-        self._signatures = SignatureCache(self._fetch_metadata)
-
-    def __enter__(self) -> "GrpcClient":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection. Calls that still wait, and later ones, end with `Unreachable`."""
         self._closed = True
         self._channel.close()
 
-    def predict(
-        self,
-        model: str,
-        inputs: Any,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        signature: str = DEFAULT,
-        timeout: float | None = None,
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Run a model.
-
-        Args:
-            model: its name.
-            inputs: `{input name: array-like}`; the array-like alone where the signature has one input.
-            version, label: which version; the latest where neither is given.
-            signature: which signature to run.
-            timeout: seconds; the client's own where None. The first call asks for the signatures too, each in that
-                time.
-
-        Returns:
-            `{output name: array}`, with the dtypes and shapes that the model gives; strings as object arrays of bytes.
-
-        Raises:
-            ConfigError: an impossible name, version or timeout; nothing was sent.
-            InputError: the inputs do not fit the signature; nothing was sent.
-            CallError: one of its kinds, with the server's words.
-        """
-        target = Target(model, version, label)
-        limit = self._limit(timeout)
-        _, arrays = self._signatures.checked(target, signature, inputs, limit)
+    def _predict(
+        self, target: Target, signature: Signature, arrays: Mapping[str, Array], timeout: float
+    ) -> dict[str, Array]:
         request = protos.PredictRequest()
         self._name(request.model_spec, target)
-        request.model_spec.signature_name = signature
+        request.model_spec.signature_name = signature.name
         for name, array in arrays.items():
             request.inputs[name].CopyFrom(to_proto(array))
-        try:
-            response = self._call("Predict", request, target, limit, signature=signature)
-        except MISFITS:
-            self._signatures.forget(target)
-            raise
+        response = self._call("Predict", request, target, timeout, signature=signature.name)
         try:
             return {name: from_proto(tensor) for name, tensor in response.outputs.items()}
         except InputError as error:
             raise call_error("UNKNOWN", error.what, target, {"wire": "gRPC", "address": self.address}) from None
 
-    def status(
-        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
-    ) -> list[VersionStatus]:
-        """Where the versions of a model stand, the highest first; versions that ended stay listed.
-
-        A server does not look at the label here: it lists every version.
-
-        Raises:
-            CallError: `NotFound` where the server has never seen that model.
-        """
-        target = Target(model, version, label)
+    def _status(self, target: Target, timeout: float) -> list[VersionStatus]:
         request = protos.GetModelStatusRequest()
         self._name(request.model_spec, target)
-        response = self._call("GetModelStatus", request, target, self._limit(timeout))
+        response = self._call("GetModelStatus", request, target, timeout)
         return [
             VersionStatus(
                 row.version,
@@ -147,17 +96,7 @@ class GrpcClient:
             for row in response.model_version_status
         ]
 
-    def metadata(
-        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
-    ) -> ModelMetadata:
-        """The version that answers, and its signatures.
-
-        Raises:
-            CallError: `NotFound` where no version of that model answers.
-        """
-        return self._fetch_metadata(Target(model, version, label), self._limit(timeout))
-
-    def _fetch_metadata(self, target: Target, timeout: float) -> ModelMetadata:
+    def _metadata(self, target: Target, timeout: float) -> ModelMetadata:
         request = protos.GetModelMetadataRequest(metadata_field=["signature_def"])
         self._name(request.model_spec, target)
         response = self._call("GetModelMetadata", request, target, timeout)
@@ -172,9 +111,6 @@ class GrpcClient:
             spec.version.value = target.version
         elif target.label is not None:
             spec.version_label = target.label
-
-    def _limit(self, timeout: float | None) -> float:
-        return self.timeout if timeout is None else seconds(timeout)
 
     def _call(self, name: str, request: Any, target: Target, timeout: float, **more: object) -> Any:
         where = {"wire": "gRPC", "address": self.address, "method": name, **more}

@@ -1,20 +1,19 @@
 """The REST client: arrays in, arrays out, JSON in between."""
 
-from types import TracebackType
-from typing import Any
+from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
-import numpy.typing as npt
 import orjson
 import requests
 from google.protobuf import json_format
 from requests.adapters import HTTPAdapter
 
 from tfs_helpers import protos
-from tfs_helpers.client.answers import MISFITS, SignatureCache, Target, VersionStatus, call_error, seconds
+from tfs_helpers.client.answers import Target, VersionStatus, call_error
+from tfs_helpers.client.base import Array, ModelClient
 from tfs_helpers.errors import CallError, ConfigError
 from tfs_helpers.json_tensors import decode_outputs, encode_inputs
-from tfs_helpers.signatures import DEFAULT, ModelMetadata, signatures_from
+from tfs_helpers.signatures import DEFAULT, ModelMetadata, Signature, signatures_from
 
 __all__ = ["RestClient"]
 
@@ -38,7 +37,7 @@ _OF_PROXIES = {401, 403, 413, 429, 502, 503, 504}
 _CONNECTIONS = 16
 
 
-class RestClient:
+class RestClient(ModelClient):
     """Calls a server by REST over connections that it keeps; safe to use from several threads.
 
         with RestClient("http://127.0.0.1:8501") as client:
@@ -60,84 +59,33 @@ class RestClient:
                 'The server\'s default is "http://127.0.0.1:8501".',
             )
         self.url = url.rstrip("/")
-        self.timeout = seconds(timeout)
+        super().__init__(timeout=timeout)
         self._session = requests.Session()
         # Settings of proxies are for the world outside, not for a model server beside us.
         self._session.trust_env = False
         adapter = HTTPAdapter(pool_maxsize=_CONNECTIONS)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
-        self._signatures = SignatureCache(self._fetch_metadata)
-
-    def __enter__(self) -> "RestClient":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
 
-    def predict(
-        self,
-        model: str,
-        inputs: Any,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        signature: str = DEFAULT,
-        timeout: float | None = None,
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Run a model.
-
-        Args:
-            model: its name.
-            inputs: `{input name: array-like}`; the array-like alone where the signature has one input.
-            version, label: which version; the latest where neither is given.
-            signature: which signature to run.
-            timeout: seconds, to connect and then without a sign of the server; the client's own where None. The first
-                call asks for the signatures too, each in that time.
-
-        Returns:
-            `{output name: array}`, with the dtypes that the signature says; strings as object arrays of bytes.
-
-        Raises:
-            ConfigError: an impossible name, version or timeout; nothing was sent.
-            InputError: the inputs do not fit the signature, or JSON cannot carry them; nothing was sent.
-            CallError: one of its kinds, with the server's words; `ServerFault` where the answer does not fit the
-                signature.
-        """
-        target = Target(model, version, label)
-        limit = self._limit(timeout)
-        wanted, arrays = self._signatures.checked(target, signature, inputs, limit)
-        body = encode_inputs(arrays, "" if signature == DEFAULT else signature)
+    def _predict(
+        self, target: Target, signature: Signature, arrays: Mapping[str, Array], timeout: float
+    ) -> dict[str, Array]:
+        body = encode_inputs(arrays, "" if signature.name == DEFAULT else signature.name)
+        answer = self._call("POST", f"{_path(target)}:predict", target, timeout, body, signature=signature.name)
         try:
-            answer = self._call("POST", f"{_path(target)}:predict", target, limit, body, signature=signature)
-        except MISFITS:
-            self._signatures.forget(target)
-            raise
-        try:
-            return decode_outputs(answer, wanted)
+            return decode_outputs(answer, signature)
         except ValueError as error:
-            self._signatures.forget(target)
-            words = f"the answer does not fit signature {signature!r} ({error}); was the model replaced? Call again"
+            words = (
+                f"the answer does not fit signature {signature.name!r} ({error}); was the model replaced? Call again"
+            )
             raise call_error("UNKNOWN", words, target, {"wire": "REST", "address": self.url}) from None
 
-    def status(
-        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
-    ) -> list[VersionStatus]:
-        """Where the versions of a model stand, the highest first; versions that ended stay listed.
-
-        A server does not look at the label here: it lists every version.
-
-        Raises:
-            CallError: `NotFound` where the server has never seen that model.
-        """
-        target = Target(model, version, label)
-        body = self._call("GET", _path(target), target, self._limit(timeout))
+    def _status(self, target: Target, timeout: float) -> list[VersionStatus]:
+        body = self._call("GET", _path(target), target, timeout)
         try:
             return [
                 VersionStatus(
@@ -148,17 +96,7 @@ class RestClient:
         except (ValueError, KeyError, TypeError):
             raise self._stranger(target, 200, body) from None
 
-    def metadata(
-        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
-    ) -> ModelMetadata:
-        """The version that answers, and its signatures.
-
-        Raises:
-            CallError: `NotFound` where no version of that model answers.
-        """
-        return self._fetch_metadata(Target(model, version, label), self._limit(timeout))
-
-    def _fetch_metadata(self, target: Target, timeout: float) -> ModelMetadata:
+    def _metadata(self, target: Target, timeout: float) -> ModelMetadata:
         body = self._call("GET", f"{_path(target)}/metadata", target, timeout)
         signatures = protos.SignatureDefMap()
         try:
@@ -173,9 +111,6 @@ class RestClient:
             return ModelMetadata(spec["name"], int(spec["version"]), signatures_from(signatures.signature_def))
         except (ValueError, KeyError, TypeError, json_format.ParseError):
             raise self._stranger(target, 200, body) from None
-
-    def _limit(self, timeout: float | None) -> float:
-        return self.timeout if timeout is None else seconds(timeout)
 
     def _call(
         self, method: str, path: str, target: Target, timeout: float, body: bytes | None = None, **more: object

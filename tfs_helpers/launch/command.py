@@ -9,7 +9,7 @@ from pathlib import Path
 from tfs_helpers import flags
 from tfs_helpers.config import Model, is_uri, model_config_text
 from tfs_helpers.errors import ConfigError
-from tfs_helpers.launch.description import BACKENDS, ModelServer
+from tfs_helpers.launch.description import BACKENDS, ServerDescription
 
 __all__ = [
     "CONFIG",
@@ -45,13 +45,13 @@ def check_backend(backend: str) -> None:
         )
 
 
-def config_text(server: ModelServer, backend: str) -> str:
+def config_text(server: ServerDescription, backend: str) -> str:
     """The model.config of a server, with the paths as that backend sees them."""
     check_backend(backend)
     return model_config_text(server.models, _inside if backend == "docker" else lambda model: model.path)
 
 
-def arguments(server: ModelServer, config: str, backend: str = "binary") -> list[str]:
+def arguments(server: ServerDescription, config: str, backend: str = "binary") -> list[str]:
     """The flags of a native server.
 
     Args:
@@ -70,7 +70,7 @@ def arguments(server: ModelServer, config: str, backend: str = "binary") -> list
     return told + _further(server, lambda _, path: str(path))
 
 
-def container_arguments(server: ModelServer) -> list[str]:
+def container_arguments(server: ServerDescription) -> list[str]:
     """The flags that follow the image's name: what its entry point does not say already."""
     told = [] if server.is_plain else [f"--model_config_file={_INSIDE}/{CONFIG}"]
     if server.is_plain and is_uri(server.models[0].path):
@@ -80,7 +80,7 @@ def container_arguments(server: ModelServer) -> list[str]:
     return told + _further(server, lambda name, _: f"{_INSIDE}/{name}")
 
 
-def mounts(server: ModelServer, config: str) -> list[tuple[str, str]]:
+def mounts(server: ServerDescription, config: str) -> list[tuple[str, str]]:
     """What a container must see: pairs of the path outside and the path inside."""
     pairs = [(model.path, _inside(model)) for model in server.models if not is_uri(model.path)]
     if not server.is_plain:
@@ -88,7 +88,7 @@ def mounts(server: ModelServer, config: str) -> list[tuple[str, str]]:
     return pairs + [(str(path), f"{_INSIDE}/{name}") for name, path in option_files(server).items()]
 
 
-def option_files(server: ModelServer) -> dict[str, Path]:
+def option_files(server: ServerDescription) -> dict[str, Path]:
     """The files that options name, absolute, by option."""
     return {
         name: Path(str(value)).expanduser().absolute()
@@ -97,12 +97,12 @@ def option_files(server: ModelServer) -> dict[str, Path]:
     }
 
 
-def container_name(server: ModelServer) -> str:
+def container_name(server: ServerDescription) -> str:
     """The name of the server's container. No two servers share a port, so the port tells them apart."""
     return f"tfs-{server.ports()[0]}"
 
 
-def shell_line(server: ModelServer, backend: str) -> str:
+def shell_line(server: ServerDescription, backend: str) -> str:
     """The line to type, on several lines for the eye. See `ModelServer.command`."""
     check_backend(backend)
     if backend == "docker":
@@ -112,7 +112,7 @@ def shell_line(server: ModelServer, backend: str) -> str:
     return " \\\n  ".join(words)
 
 
-def _docker_words(server: ModelServer) -> list[str]:
+def _docker_words(server: ServerDescription) -> list[str]:
     grpc_port, rest_port = server.ports()
     host = f"[{server.host}]" if ":" in server.host else server.host
     published = [f"{host}:{grpc_port}:8500"] + ([f"{host}:{rest_port}:8501"] if rest_port else [])
@@ -129,7 +129,7 @@ def _docker_words(server: ModelServer) -> list[str]:
     return [*words, shlex.quote(server.image), *map(_typed_flag, container_arguments(server))]
 
 
-def _further(server: ModelServer, file: Callable[[str, Path], str]) -> list[str]:
+def _further(server: ServerDescription, file: Callable[[str, Path], str]) -> list[str]:
     """The flags that the options ask for, and the one that labels in a first config need."""
     options = dict(server.options)
     for name, path in option_files(server).items():

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tfs_helpers import flags
 from tfs_helpers.config import Model, unique
@@ -13,10 +13,7 @@ from tfs_helpers.errors import ConfigError
 from tfs_helpers.launch import ports
 from tfs_helpers.versions import IMAGE
 
-if TYPE_CHECKING:
-    from tfs_helpers.launch.running import RunningServer
-
-__all__ = ["BACKENDS", "ModelServer"]
+__all__ = ["BACKENDS", "ServerDescription"]
 
 BACKENDS = ("docker", "binary", "embedded")
 """The ways to run a server, in the order in which they are preferred."""
@@ -33,13 +30,8 @@ _OURS = {
 
 
 @dataclass(frozen=True, init=False)
-class ModelServer:
-    """One server, described; every way to run it follows.
-
-        server = ModelServer(Model("eye", "models/eye"))
-        print(server.command("docker"))         # the line to type
-        with server.start() as running:         # docker, the real binary, or the embedded server
-            running.rest().predict("eye", eyes)
+class ServerDescription:
+    """What a server is to be. `ModelServer` adds how it is run.
 
     Args:
         models: what to serve, one or many.
@@ -111,14 +103,14 @@ class ModelServer:
         """The gRPC and the REST port. Where a free one is wanted, it is chosen when first asked for, and kept."""
         return self._choose("grpc", self.grpc_port), self._choose("rest", self.rest_port)
 
-    def settled(self) -> "ModelServer":
+    def settled(self) -> "ServerDescription":
         """The same server with its ports as numbers: what `ports` says, chosen again where one has been taken since."""
         grpc_port, rest_port = self.ports()
         for name, told, port in (("grpc", self.grpc_port, grpc_port), ("rest", self.rest_port, rest_port)):
             if told is None and not ports.is_free(self.host, port):
                 del self._free[name]
         grpc_port, rest_port = self.ports()
-        return ModelServer(
+        return ServerDescription(
             *self.models,
             host=self.host,
             grpc_port=grpc_port,
@@ -150,56 +142,6 @@ class ModelServer:
     def names(self) -> str:
         """The names of the models, to be read by people."""
         return ", ".join(model.name for model in self.models)
-
-    def command(self, backend: str = "docker") -> str:
-        """The line to type for the same server: copy it into a shell that stands in the current folder.
-
-        Paths below the current folder are written with `$PWD`. A server that needs a model.config reads it from the
-        current folder; `config_text` is what belongs into it.
-
-        Args:
-            backend: `docker`, `binary` or `embedded`.
-
-        Raises:
-            ConfigError: there is no such backend.
-        """
-        from tfs_helpers.launch import command
-
-        return command.shell_line(self, backend)
-
-    def config_text(self, backend: str = "docker") -> str:
-        """The model.config that belongs to `command(backend)`: in a container, the models are elsewhere.
-
-        Raises:
-            ConfigError: there is no such backend.
-        """
-        from tfs_helpers.launch import command
-
-        return command.config_text(self, backend)
-
-    def start(self, backend: str | None = None, timeout: float = 60.0) -> "RunningServer":
-        """Start the server, and return when every model is AVAILABLE.
-
-        It ends with `stop()`, with the `with` block, or with this process, however that ends. Starting the
-        same description again in this process replaces the server that runs, so that a notebook cell can be run twice;
-        so does starting an equal one, if its ports are fixed.
-
-        Args:
-            backend: `docker`, `binary` or `embedded`. Not given: the environment variable `TFS_BACKEND`, else the
-                first of the three that this machine has.
-            timeout: seconds to wait at most.
-
-        Raises:
-            ConfigError: a folder is not as a server needs it; nothing was started.
-            BackendUnavailable: what should run it is not here.
-            PortInUse: somebody listens on one of the ports.
-            ServerDied: it ended while we waited.
-            NotReadyInTime: a model cannot be loaded, or not in time; the server has been stopped.
-            LaunchError: it could not be started.
-        """
-        from tfs_helpers.launch import starting
-
-        return starting.start(self, backend, timeout)
 
 
 def _check_host(host: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from tfs_helpers.advice import Advice, advise
 from tfs_helpers.errors import BackendUnavailable, LaunchError, PortInUse
 from tfs_helpers.launch import command
-from tfs_helpers.launch.description import ModelServer
+from tfs_helpers.launch.description import ServerDescription
 from tfs_helpers.launch.process import GRACE, GuardedProcess
 
 __all__ = ["LABEL", "Container", "address", "obstacle", "owner_of", "remove_session", "serves_this_machine"]
@@ -72,7 +72,7 @@ class Container:
         LaunchError: the daemon refuses for another reason. No container is left then.
     """
 
-    def __init__(self, server: ModelServer) -> None:
+    def __init__(self, server: ServerDescription) -> None:
         self.session = uuid.uuid4().hex
         self.name = command.container_name(server)
         self._log = ""
@@ -94,7 +94,7 @@ class Container:
         self._container.reload()
         return int(self._container.attrs["State"]["Pid"]) or None
 
-    def _run(self, server: ModelServer) -> Any:
+    def _run(self, server: ServerDescription) -> Any:
         from docker.errors import DockerException
         from docker.types import Mount
         from requests import RequestException

@@ -10,7 +10,7 @@ from tfs_helpers.advice import Advice, advise
 from tfs_helpers.client import GrpcClient, VersionStatus
 from tfs_helpers.errors import CallError, LaunchError, NotReadyInTime, PortInUse, ServerDied
 from tfs_helpers.launch import ports
-from tfs_helpers.launch.description import ModelServer
+from tfs_helpers.launch.description import ServerDescription
 from tfs_helpers.launch.folders import versions_to_wait_for
 
 __all__ = ["Process", "check_loadable", "died", "pauses", "tail", "wait_until_available"]
@@ -49,7 +49,7 @@ class Process(Protocol):
         """End it, and take away what was its own."""
 
 
-def wait_until_available(server: ModelServer, process: Process, deadline: float, start: float) -> None:
+def wait_until_available(server: ServerDescription, process: Process, deadline: float, start: float) -> None:
     """Return when every model of a server is AVAILABLE, in every version that its policy calls for.
 
     Args:
@@ -84,7 +84,7 @@ def wait_until_available(server: ModelServer, process: Process, deadline: float,
 _MORE = "Read the end of its log in the error's .log; give it longer with start(timeout=...)."
 
 
-def _states(server: ModelServer, process: Process, wanted: Mapping[str, set[int]]) -> dict[str, str]:
+def _states(server: ServerDescription, process: Process, wanted: Mapping[str, set[int]]) -> dict[str, str]:
     """What is missing yet, model by model; nothing where nothing is."""
     host = ports.to_call(server.host)
     grpc_port, rest_port = server.ports()
@@ -119,7 +119,7 @@ def check_loadable(model: str, statuses: Iterable[VersionStatus], log: str) -> N
             raise _cannot_load(model, status.version, f"{status.error_code}: {status.error_message}", log)
 
 
-def _check_alive(server: ModelServer, process: Process) -> None:
+def _check_alive(server: ServerDescription, process: Process) -> None:
     status = process.poll()
     if status is not None:
         raise died(f"The server ended before {server.names} became AVAILABLE", status, process.log())

@@ -10,7 +10,7 @@ from typing import Any
 from tfs_helpers.client import GrpcClient, RestClient
 from tfs_helpers.errors import CallError, ConfigError, LaunchError, NotReadyInTime
 from tfs_helpers.launch import backends, command, ports, ready
-from tfs_helpers.launch.description import ModelServer
+from tfs_helpers.launch.description import ServerDescription
 
 __all__ = ["RunningServer", "all_running"]
 
@@ -46,7 +46,9 @@ class RunningServer:
         grpc_address: where gRPC is, such as `127.0.0.1:8500`.
     """
 
-    def __init__(self, told: ModelServer, server: ModelServer, choice: backends.Choice, process: ready.Process) -> None:
+    def __init__(
+        self, told: ServerDescription, server: ServerDescription, choice: backends.Choice, process: ready.Process
+    ) -> None:
         self.told = told
         self._process = process
         self._stopped = False

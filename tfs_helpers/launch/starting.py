@@ -9,14 +9,14 @@ from pathlib import Path
 import tfs_helpers
 from tfs_helpers.errors import ConfigError, PortInUse
 from tfs_helpers.launch import backends, command, folders, ports, ready
-from tfs_helpers.launch.description import ModelServer
+from tfs_helpers.launch.description import ServerDescription
 from tfs_helpers.launch.process import GuardedProcess
 from tfs_helpers.launch.running import RunningServer, all_running
 
 __all__ = ["start"]
 
 
-def start(told: ModelServer, backend: str | None = None, timeout: float = 60.0) -> RunningServer:
+def start(told: ServerDescription, backend: str | None = None, timeout: float = 60.0) -> RunningServer:
     """Start a server and wait until it is ready. See `ModelServer.start`."""
     begin = time.monotonic()
     _check_files(told)
@@ -34,7 +34,7 @@ def start(told: ModelServer, backend: str | None = None, timeout: float = 60.0) 
     return running
 
 
-def _check_files(server: ModelServer) -> None:
+def _check_files(server: ServerDescription) -> None:
     if server.options.get("prefer_tflite_model"):
         folders.check_folders(server.models, graphs=("saved_model.pb", "saved_model.pbtxt", "model.tflite"))
     else:
@@ -44,7 +44,7 @@ def _check_files(server: ModelServer) -> None:
             raise ConfigError(f"There is no file {path}.", f"The option {name} names it.", "Correct the path.")
 
 
-def _make_room(told: ModelServer) -> None:
+def _make_room(told: ServerDescription) -> None:
     """Stop what runs by the same description: a cell that starts a server may be run again.
 
     On free ports equal descriptions may be replicas, so there it must be the very same object.
@@ -54,7 +54,7 @@ def _make_room(told: ModelServer) -> None:
             running.stop()
 
 
-def _check_ports(server: ModelServer, backend: str) -> None:
+def _check_ports(server: ServerDescription, backend: str) -> None:
     wanted = [(port, use) for port, use in zip(server.ports(), ("gRPC", "REST"), strict=True) if port]
     ours = [(running, set(running.server.ports())) for running in all_running() if running.alive()]
     for port, use in wanted:
@@ -86,7 +86,7 @@ def _check_ports(server: ModelServer, backend: str) -> None:
         ports.check_free(host, port, use)
 
 
-def _launch(server: ModelServer, backend: str) -> ready.Process:
+def _launch(server: ServerDescription, backend: str) -> ready.Process:
     if backend == "docker":
         from tfs_helpers.launch.docker_backend import Container
 
