@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from tfs_helpers import flags
 from tfs_helpers.config import Model, unique
@@ -14,6 +14,8 @@ from tfs_helpers.launch import ports
 from tfs_helpers.versions import IMAGE
 
 __all__ = ["BACKENDS", "ServerDescription"]
+
+Description = TypeVar("Description", bound="ServerDescription")
 
 BACKENDS = ("docker", "binary", "embedded")
 """The ways to run a server, in the order in which they are preferred."""
@@ -103,14 +105,14 @@ class ServerDescription:
         """The gRPC and the REST port. Where a free one is wanted, it is chosen when first asked for, and kept."""
         return self._choose("grpc", self.grpc_port), self._choose("rest", self.rest_port)
 
-    def settled(self) -> "ServerDescription":
+    def settled(self: Description) -> Description:
         """The same server with its ports as numbers: what `ports` says, chosen again where one has been taken since."""
         grpc_port, rest_port = self.ports()
         for name, told, port in (("grpc", self.grpc_port, grpc_port), ("rest", self.rest_port, rest_port)):
             if told is None and not ports.is_free(self.host, port):
                 del self._free[name]
         grpc_port, rest_port = self.ports()
-        return ServerDescription(
+        return type(self)(
             *self.models,
             host=self.host,
             grpc_port=grpc_port,
