@@ -91,9 +91,9 @@ def answers(wire: str, call: Callable[[], NDArray[np.float32]]) -> NDArray[np.fl
 
 
 def drawn(picture: NDArray[np.float32]) -> str:
-    """A grey picture in characters, dark to bright, each for 2 x 4 pixels."""
+    """A grey picture in characters, dark to bright, each for 4 x 8 pixels."""
     height, width, _ = picture.shape
-    means = picture.reshape(height // 4, 4, width // 2, 2).mean(axis=(1, 3))
+    means = picture.reshape(height // 8, 8, width // 4, 4).mean(axis=(1, 3))
     means = (means - means.min()) / np.ptp(means)
     lines = ["".join(GREYS[min(int(value * len(GREYS)), len(GREYS) - 1)] for value in row) for row in means]
     return "\n".join("      " + line for line in lines) + "\n"

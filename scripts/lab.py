@@ -54,6 +54,9 @@ def main() -> None:
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "overrides.json").write_text(json.dumps(SETTINGS))
     print("Starting JupyterLab; Ctrl-C here stops it.", flush=True)
+    if not has_browser():
+        print("There is no browser here: open the http:// address below in one. From another machine, first run")
+        print("  ssh -L 8888:localhost:8888 THIS_MACHINE        (with the port of that address)", flush=True)
     os.chdir(ROOT)
     os.execv(sys.executable, [*command(), *sys.argv[1:]])
 

@@ -151,7 +151,7 @@ def test_a_new_version_is_waited_for(copy: Path) -> None:
     shutil.move(copy / "2", copy / "coming")
     with free(Model("m", copy)).start("embedded") as running:
         assert running.wait_for("m") == 1
-        with pytest.raises(NotReadyInTime, match=r"After 0\.2 s there is .*; version 2 of m was to become AVAILABLE"):
+        with pytest.raises(NotReadyInTime, match=r"After 0\.2 s: .*; version 2 of m was to become AVAILABLE"):
             running.wait_for("m", version=2, timeout=0.2)
         shutil.move(copy / "coming", copy / "2")
         assert running.wait_for("m", version=2) == 2

@@ -116,7 +116,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_what_is_imported_is_a_direct_dependency() -> None:
-    ours = {"tfs_helpers", *(path.stem for folder in ("scripts", "tests") for path in (ROOT / folder).glob("*.py"))}
+    ours = {"tfs_helpers", *(path.stem for folder in ("scripts", "tests") for path in (ROOT / folder).rglob("*.py"))}
     providers = packages_distributions() | {"google": ["protobuf"]}
     wanted = {canonicalize_name(requirement.name) for requirement in direct()}
     wrong = []

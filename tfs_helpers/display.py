@@ -9,7 +9,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["show", "show_embeddings", "show_tree"]
+__all__ = ["show", "show_distances", "show_embeddings", "show_tree"]
 
 _INCH = 100  # pixels
 
@@ -29,28 +29,60 @@ def show(figure: "Figure", alt: str) -> None:
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 
-def show_embeddings(pictures: dict[str, npt.NDArray[Any]], embeddings: dict[str, npt.NDArray[Any]]) -> None:
+def show_embeddings(
+    pictures: dict[str, npt.NDArray[Any]],
+    embeddings: dict[str, npt.NDArray[Any]],
+    *,
+    title: str = "its embedding: 512 numbers",
+    own_scales: bool = False,
+) -> None:
     """Show pictures, each beside its embedding drawn as a small map.
 
     Args:
         pictures: float arrays of shape (height, width, 1), 0..1, by name.
         embeddings: float arrays of shape (512,), by the same names.
+        title: what the maps show.
+        own_scales: give each map a scale of its own, rather than one for all.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.6 * len(pictures)), layout="constrained")
     grid = figure.subplots(len(pictures), 2, squeeze=False, width_ratios=(1, 2))
-    limit = max(float(np.abs(embedding).max()) for embedding in embeddings.values())
+    limits = {name: float(np.abs(embedding).max()) for name, embedding in embeddings.items()}
     for (left, right), (name, picture) in zip(grid, pictures.items(), strict=True):
         left.imshow(picture[..., 0], cmap="gray", vmin=0, vmax=1)
         left.set_title(name)
         left.axis("off")
+        limit = limits[name] if own_scales else max(limits.values())
         drawn = right.imshow(embeddings[name].reshape(16, 32), cmap="PuOr", vmin=-limit, vmax=limit)
-        right.set_title("its embedding: 512 numbers")
+        right.set_title(title)
         right.axis("off")
         figure.colorbar(drawn, ax=right, shrink=0.8)
     names = ", ".join(pictures)
-    show(figure, f"{names}: each eye in grey, and beside it its embedding of 512 numbers as a map of 16 x 32 fields.")
+    show(figure, f"{names}: each eye in grey, and beside it a map of 16 x 32 fields, {title}.")
+
+
+def show_distances(embeddings: dict[str, npt.NDArray[Any]]) -> None:
+    """Show how far each embedding is from each other one, as a table of shaded fields.
+
+    Args:
+        embeddings: float arrays of one shape, by name.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(embeddings)
+    vectors = np.stack([embedding.ravel() for embedding in embeddings.values()])
+    distances = np.linalg.norm(vectors[:, np.newaxis] - vectors[np.newaxis], axis=2)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(distances, cmap="Purples", vmin=0, vmax=2 * float(distances.max()))
+    axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+    axes.set_yticks(range(len(names)), names)
+    axes.set_title("distance between embeddings: light is near")
+    for (row, column), distance in np.ndenumerate(distances):
+        axes.text(column, row, f"{distance:.1f}", ha="center", va="center")
+    rows = [f"{name}: {', '.join(f'{d:.1f}' for d in row)}" for name, row in zip(names, distances, strict=True)]
+    show(figure, f"Distances between the embeddings of {', '.join(names)}. " + "; ".join(rows) + ".")
 
 
 def show_tree(folder: str) -> None:

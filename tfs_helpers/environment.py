@@ -5,6 +5,7 @@ print(check_environment())
 
 import importlib.util
 import platform
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,12 +23,12 @@ _PACKAGES = {
     "tensorflow-serving-api": "the stock gRPC stubs",
     "requests": "REST",
     "grpcio": "gRPC",
-    "docker": "starts containers",
+    "docker": "the Python package, which starts containers",
     "jupyterlab": "where you read this",
     "nbval": "checks the notebooks' outputs",
     "matplotlib": "draws",
     "pillow": "reads pictures",
-    "aiohttp": "the embedded server's REST door",
+    "aiohttp": "the embedded server's REST side",
 }
 _PINNED = {"tensorflow": versions.TENSORFLOW, "tensorflow-serving-api": versions.SERVING_API}
 _MODULES = {"tensorflow-serving-api": "tensorflow_serving", "grpcio": "grpc", "pillow": "PIL"}
@@ -69,12 +70,14 @@ class Environment:
         return not any(finding.cure and finding.needed for finding in self.findings)
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.findings), "", f"Servers will run by: {self.why}"])
+        verdict = f"No server can run: {self.why}" if self.backend == "none" else f"Servers will run by: {self.why}"
+        return "\n".join([*map(str, self.findings), "", verdict])
 
 
 def check_environment() -> Environment:
     """Look at Python, packages, Docker and ports. Starts nothing; takes a second, or three where Docker is silent."""
-    found = [_python(), *(_package(name, use) for name, use in _PACKAGES.items()), *_servers(), _ports()]
+    packages = [_package(name, use) for name, use in _PACKAGES.items()]
+    found = [_python(), *packages, _command_line(), *_servers(), _ports()]
     try:
         choice = choose(None, versions.IMAGE)
         return Environment(tuple(found), choice.backend, choice.why)
@@ -90,6 +93,16 @@ def _python() -> Finding:
         return Finding("Python", said)
     span = f"Python {low[0]}.{low[1]} to {high[0]}.{high[1]}"
     return Finding("Python", said, f"use {span}, which TensorFlow {versions.TENSORFLOW} runs on")
+
+
+def _command_line() -> Finding:
+    """Programs of the environment are found only where it was activated, or JupyterLab was started by `make lab`."""
+    found = shutil.which("saved_model_cli")
+    if found:
+        return Finding("saved_model_cli", "on the PATH")
+    return Finding(
+        "saved_model_cli", "not on the PATH", "start JupyterLab by `make lab`, or activate the environment first"
+    )
 
 
 def _package(name: str, use: str) -> Finding:

@@ -104,7 +104,7 @@ def publish(
         if version is not None:
             _check_version(base, version)
         if not callable(source):
-            source = Path(source)
+            source = _folder(source)
             check_saved_model(source)
             if base.resolve().is_relative_to(source.resolve()):
                 raise PublishError(f"{base} lies inside the model {source}.", "", "Choose a base path outside of it.")
@@ -116,6 +116,16 @@ def publish(
                 return _rename_to_number(folder, base, version)
     except OSError as error:
         raise _failure(f"Publishing into {base} failed", error) from error
+
+
+def _folder(source: object) -> Path:
+    if isinstance(source, (str, PathLike)):
+        return Path(source)
+    raise PublishError(
+        f"A {type(source).__name__} cannot be published as it is.",
+        "A version is a SavedModel folder; what makes one differs from model to model.",
+        "Give such a folder, or a function that writes into the folder it is given, such as keras_model.export.",
+    )
 
 
 def retire(base_path: str | PathLike[str], version: int) -> None:

@@ -15,6 +15,7 @@ from tfs_helpers.launch.description import ServerDescription
 __all__ = ["RunningServer", "all_running"]
 
 _STATES = ("START", "LOADING", "AVAILABLE", "UNLOADING", "END")
+_STOPPED = ("This server is stopped.", "", "Start it again: running = server.start()")
 _LISTENS_EVERYWHERE = (
     "The real binary listens on every address of this machine, not on {host} alone: it has no flag for that. "
     "Whoever can reach its gRPC port can reconfigure it; keep a firewall before it."
@@ -125,7 +126,7 @@ class RunningServer:
     def _client(self, wire: str, kind: Any, target: str) -> Any:
         with self._lock:
             if self._stopped:
-                raise LaunchError("This server is stopped.", "", "Start it again: running = server.start()")
+                raise LaunchError(*_STOPPED)
             if wire not in self._clients:
                 self._clients[wire] = kind(target)
             return self._clients[wire]
@@ -161,7 +162,9 @@ class RunningServer:
         if label is not None:
             version = self._labelled(model, label, version)
         asked = f"version {version} of {model}" if version is not None else f"a version of {model}"
-        seen = "nothing"
+        seen = "the server knows no such version"
+        if self._stopped:
+            raise LaunchError(*_STOPPED)
         for _ in ready.pauses(time.monotonic() + timeout):
             status = self._process.poll()
             if status is not None:
@@ -177,9 +180,9 @@ class RunningServer:
                 return max(reached)
             if state == "AVAILABLE" and version is not None:
                 ready.check_loadable(model, those, self.log())
-            seen = ", ".join(f"version {one.version} {one.state}" for one in those) or "nothing"
+            seen = ", ".join(f"version {one.version} {one.state}" for one in those) or seen
         raise NotReadyInTime(
-            f"After {timeout:g} s there is {seen}; {asked} was to become {state}.",
+            f"After {timeout:g} s: {seen}; {asked} was to become {state}.",
             "A new version is seen within a second or two, if its folder is named by a number.",
             "Look into the base path and the log.",
             log=ready.tail(self.log()),
