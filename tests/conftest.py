@@ -1,5 +1,6 @@
 """What the package's tests share: models exported once, and a server of ours that serves them."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from served_models import export_all
 
 from tfs_helpers import Model, ModelServer, RunningServer, Specific
 from tfs_helpers.export import export_eye_encoder, export_half_plus_two
+
+# Started in the background of a script, pytest inherits signals that are ignored, and so would the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 pytest_plugins = ["tests.docker_here"]
 

@@ -65,6 +65,11 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
+def resident(pid: int) -> int:
+    """The memory that a process holds, in MB."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) // 1024
+
+
 def answers(client: GrpcClient | RestClient, model: str) -> bool:
     try:
         return any(row.state == "AVAILABLE" for row in client.status(model, timeout=1))
@@ -185,9 +190,10 @@ def test_a_signal_lets_calls_that_are_inside_finish(models: Path, tmp_path: Path
         got: list[np.ndarray] = []
         big = np.zeros(10_000_000, "f4")
         client.predict("m", {"x": big[:1]})
+        before = resident(child.pid)
         call = threading.Thread(target=lambda: got.append(client.predict("m", {"x": big}, timeout=30)["y"]))
         call.start()
-        time.sleep(0.2)  # by then it is inside; it takes another half second
+        until(lambda: resident(child.pid) > before + 30)  # then most of it is inside
         child.terminate()
         call.join()
         assert child.wait(10) == 0

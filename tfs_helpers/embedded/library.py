@@ -13,6 +13,7 @@ import threading
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy.random  # noqa: F401  numpy must be loaded whole before the library: their symbols clash otherwise
@@ -79,9 +80,13 @@ _FUNCTIONS = {
     ),
 }
 
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (?P<rights>[rwxps-]{4}) (?P<offset>[0-9a-f]+) ")
+_MAPPING = re.compile(
+    r"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<rights>\S{4}) (?P<offset>[0-9a-f]+) \S+ \d+ +(?P<name>/.*)$"
+    r"(?:\n[A-Z].*)*?\nAnonymous: +(?P<anonymous>\d+) kB$",
+    re.MULTILINE,
+)
 _MADV_DONTNEED = 4
-_SWEEP_SECONDS = 0.02
+_SWEEP_SECONDS = 0.1  # shorter is smaller, and slower
 _NAMES = {
     "darwin": ("libtensorflow_cc.2.dylib", "libtensorflow_framework.2.dylib"),
     "linux": ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2"),
@@ -160,27 +165,39 @@ def _drop_pages_until(loaded: threading.Event, paths: list[Path]) -> None:
     """Let go of the libraries' pages that only loading them needs, while they are loaded and once after it, on Linux.
 
     Loading walks through 300 MB, of which a server then uses a fifth. The kernel brings back from the file what is
-    used again. While loading goes on, that is safe for code only: what is data may be about to be written. Afterwards
-    it is for every mapping that cannot be written and never was (`Anonymous: 0`).
+    used again.
     """
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [c_void_p, c_size_t, c_int]
-    names = tuple(str(path.resolve()) for path in paths)
+    names = [str(path.resolve()) for path in paths]
     last = False
     while not last:
         last = loaded.wait(_SWEEP_SECONDS)
-        start = end = 0
-        for line in Path("/proc/self/smaps").read_text().splitlines():
-            mapping = _MAPPING.match(line)
-            if mapping is not None:
-                # At offset 0 lies the first map of the whole file, into which the loader then lays the others.
-                is_code = mapping["rights"] == "r-xp" and int(mapping["offset"], 16) > 0
-                ours = line.endswith(names) and (is_code or (last and mapping["rights"] == "r--p"))
-                start, end = (int(mapping[i], 16) for i in (1, 2)) if ours else (0, 0)
-            elif end and line.split() == ["Anonymous:", "0", "kB"]:
-                libc.madvise(start, end - start, _MADV_DONTNEED)
+        for mapping in _unwritten(Path("/proc/self/smaps").read_text(), names, settled=last):
+            libc.madvise(mapping.start, len(mapping), _MADV_DONTNEED)
+
+
+def _unwritten(smaps: str, names: list[str], *, settled: bool) -> list[range]:
+    """The mappings of files into which nothing was written, nor will be: their pages are those of the file.
+
+    Args:
+        smaps: what the kernel says of the memory of this process.
+        names: the files.
+        settled: whether they are loaded. Until then only code counts, and the part before it: the loader maps the
+            whole file first, then lays code and data over that, and writes into the data.
+    """
+    found: list[range] = []
+    mine = [match for match in _MAPPING.finditer(smaps) if match["name"] in names]
+    for mapping, after in zip_longest(mine, mine[1:]):
+        code_follows = after is not None and after["rights"] == "r-xp" and after["start"] == mapping["end"]
+        is_code = mapping["rights"] == "r-xp" and int(mapping["offset"], 16) > 0
+        is_head = mapping["rights"] == "r--p" and int(mapping["offset"], 16) == 0 and code_follows
+        is_data = settled and mapping["rights"] == "r--p"
+        if mapping["anonymous"] == "0" and (is_code or is_head or is_data):
+            found.append(range(int(mapping["start"], 16), int(mapping["end"], 16)))
+    return found
 
 
 class Status:
