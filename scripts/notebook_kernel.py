@@ -43,6 +43,8 @@ class Surroundings:
         self.env[_MARK] = self._mark
         # The reader's own start-up files and history stay out of it.
         self.env["IPYTHONDIR"] = self._folder
+        # A kernel that is killed clears nothing away; what it leaves in the temporary folder goes with this one.
+        self.env["TMPDIR"] = self._folder
         # `!python` and `!saved_model_cli` in a cell mean the ones beside this Python.
         self.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), self.env.get("PATH", os.defpath)])
 

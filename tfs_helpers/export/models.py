@@ -47,7 +47,7 @@ def half_plus_two(addend: float = 2.0) -> Any:
     def predict(x: Any) -> dict[str, Any]:
         return {"y": module.a * x + module.b}
 
-    module.predict = tf.function(predict, input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+    module.predict = tf.function(predict, autograph=False, input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
     return module
 
 
@@ -88,7 +88,7 @@ def eye_encoder(version: int = 1) -> Any:
         return {"output_1": embedding}
 
     signature = [tf.TensorSpec((None, 128, 128, 1), tf.float32, "input_1")]
-    module.predict = tf.function(predict, input_signature=signature)
+    module.predict = tf.function(predict, autograph=False, input_signature=signature)
     return module
 
 
