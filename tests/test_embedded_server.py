@@ -145,6 +145,45 @@ def test_a_value_of_the_wrong_type_is_refused() -> None:
     assert "Couldn't interpret value soon for flag rest_api_timeout_in_ms." in done.stderr
 
 
+def test_tls_is_refused_rather_than_left_out(models: Path) -> None:
+    done = run(f"--model_base_path={models}/half_plus_two", "--ssl_config_file=/some/file")
+    assert done.returncode == 255
+    assert "Failed to start server. Error: UNIMPLEMENTED: The embedded server has no TLS" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--port=70000", "--rest_api_port=-1"])
+def test_what_is_no_port_is_refused(models: Path, flag: str) -> None:
+    done = run(f"--model_base_path={models}/half_plus_two", flag)
+    assert done.returncode == 255
+    assert f"{flag} is no port" in done.stdout
+
+
+def test_a_flag_without_effect_is_named(models: Path, tmp_path: Path) -> None:
+    flags = [f"--model_base_path={models}/half_plus_two", "--model_name=m", "--enable_batching=true"]
+    with process(tmp_path, *flags) as (_, client, _rest):
+        until(lambda: answers(client, "m"))
+        log = (tmp_path / "log").read_text()
+        assert log.count("has no effect in the embedded server") == 1
+        assert "--enable_batching has no effect" in log
+
+
+def test_it_listens_on_the_sixth_version_of_ip_too(models: Path, tmp_path: Path) -> None:
+    flags = [f"--model_base_path={models}/half_plus_two", "--model_name=m", "--host=::1"]
+    with process(tmp_path, *flags) as (_, client, rest):
+        address = client.address.replace("127.0.0.1", "[::1]")
+        with GrpcClient(address) as six, RestClient(rest.url.replace("127.0.0.1", "[::1]")) as rest_six:
+            until(lambda: answers(six, "m"))
+            assert answers(rest_six, "m")
+
+
+def test_bytes_that_are_no_http_do_not_fill_the_log(server: RunningServer) -> None:
+    before = server.log()
+    with socket.create_connection(("127.0.0.1", int(server.rest_url.rpartition(":")[2])), 5) as stranger:
+        stranger.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        assert stranger.recv(100).startswith(b"HTTP/1.")
+    assert server.log() == before
+
+
 def test_version_and_help() -> None:
     done = run("--version")
     assert (done.returncode, "2.20.0" in done.stdout) == (0, True)

@@ -413,3 +413,36 @@ def test_the_same_description_on_free_ports_replaces_its_server_and_an_equal_one
         assert first.alive()
         with description.start("embedded") as again:
             assert [first.alive(), replica.alive(), again.alive()] == [False, True, True]
+
+
+def test_of_two_that_start_on_the_same_ports_one_gets_them(models: Path) -> None:
+    taken = [ports.find_free("127.0.0.1") for _ in range(2)]
+    both = [ModelServer(Model(name, models / "half_plus_two"), grpc_port=taken[0], rest_port=taken[1]) for name in "ab"]
+    ended: list[RunningServer | LaunchError] = []
+
+    def start(server: ModelServer) -> None:
+        try:
+            ended.append(server.start("embedded"))
+        except LaunchError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=start, args=(server,)) for server in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    up = [one for one in ended if isinstance(one, RunningServer)]
+    assert len(up) == 1, ended
+    name = up[0].server.names
+    assert up[0].rest().predict(name, [0.0])["y"].tolist() == [3.0]
+    up[0].stop()
+
+
+def test_a_new_version_that_cannot_be_loaded_is_not_waited_for(copy: Path) -> None:
+    shutil.rmtree(copy / "2")
+    with free(Model("m", copy)).start("embedded") as running:
+        (copy / "3").mkdir()
+        (copy / "3" / "saved_model.pb").write_bytes(b"not a model")
+        with pytest.raises(NotReadyInTime, match="Model m, version 3, cannot be loaded"):
+            running.wait_for("m", version=3, timeout=20)
+        assert running.grpc().predict("m", [0.0], version=1)["y"].tolist() == [2.0]

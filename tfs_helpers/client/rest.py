@@ -123,6 +123,8 @@ class RestClient(ModelClient):
         except requests.Timeout:
             raise call_error("DEADLINE_EXCEEDED", f"no answer within {timeout:g} s", target, where) from None
         except requests.RequestException as error:
+            if isinstance(_innermost(error), TimeoutError):
+                raise call_error("DEADLINE_EXCEEDED", f"no answer within {timeout:g} s", target, where) from None
             words = f"cannot reach {self.url}: {_cause(error)}"
             raise call_error("UNREACHABLE", words, target, where) from None
         if response.status_code == 200:
@@ -160,11 +162,16 @@ def _path(target: Target) -> str:
 
 def _cause(error: BaseException) -> str:
     """The operating system's words, out of the layers of exceptions around them."""
+    inner = _innermost(error)
+    words = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    return words if words.isprintable() else "what answers there does not speak HTTP; is it the gRPC port?"
+
+
+def _innermost(error: BaseException) -> BaseException:
     while True:
         inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
         if inner is None and error.args and isinstance(error.args[0], BaseException):
             inner = error.args[0]
         if not isinstance(inner, BaseException):
-            words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            return words if words.isprintable() else "what answers there does not speak HTTP; is it the gRPC port?"
+            return error
         error = inner

@@ -9,6 +9,14 @@ from tfs_helpers.flags import FLAGS, Value, nearest
 __all__ = ["BadFlag", "Options", "hint", "parse_flags", "usage"]
 
 _HOST = "host"
+_HONOURED = {
+    *("port", "rest_api_port", "rest_api_timeout_in_ms", "rest_api_enable_cors_support"),
+    *("model_name", "model_base_path", "model_config_file", "model_config_file_poll_wait_seconds"),
+    *("allow_version_labels_for_unavailable_models", "file_system_poll_wait_seconds", "saved_model_tags"),
+    *("max_num_load_retries", "load_retry_interval_micros", "num_load_threads"),
+    *("tensorflow_session_parallelism", "tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"),
+    *("enable_serialization_as_tensor_content", "version", "ssl_config_file", "use_alts_credentials"),
+}
 
 
 class BadFlag(Exception):
@@ -28,6 +36,11 @@ class Options:
     values: dict[str, Value]
     host: str = "127.0.0.1"
     unknown: list[str] = field(default_factory=list)
+
+    def without_effect(self) -> list[str]:
+        """The flags that were given another value than their default, and that this server does nothing with."""
+        changed = (name for name, value in self.values.items() if value != FLAGS[name].default)
+        return [name for name in changed if name not in _HONOURED and FLAGS[name].default is not None]
 
     def text(self, name: str) -> str:
         """The value of a string flag."""

@@ -1,6 +1,7 @@
 """The server as a whole: from its options to two open ports, and back to silence."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -32,6 +33,8 @@ def serve(options: Options) -> None:
         ServingError: it cannot start; the words are the real server's.
     """
     _check(options)
+    for name in options.without_effect():
+        log.warning("--%s has no effect in the embedded server", name)
     config = _read_config(options)
     stopping = threading.Event()
     wake: list[Callable[[], None]] = []
@@ -69,6 +72,14 @@ def _check(options: Options) -> None:
         raise ServingError(
             Code.INVALID_ARGUMENT,
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+        )
+    for name in ("port", "rest_api_port"):
+        if options.number(name) not in range(2**16):
+            raise ServingError(Code.INVALID_ARGUMENT, f"--{name}={options.number(name)} is no port: 0 to 65535")
+    if options.text("ssl_config_file") or options.flag("use_alts_credentials"):
+        # Going on without would send in the clear what was to be secret.
+        raise ServingError(
+            Code.UNIMPLEMENTED, "The embedded server has no TLS; leave out --ssl_config_file, or run the real server"
         )
     if not options.text("model_base_path") and not options.text("model_config_file"):
         raise ServingError(
@@ -189,12 +200,13 @@ async def _open_grpc(service: InferenceService, executor: ThreadPoolExecutor, op
         ]
     )
     server.add_generic_rpc_handlers(GrpcDoor(service, executor).handlers())
-    address = f"{options.host}:{options.number('port')}"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"{host}:{options.number('port')}"
     try:
         server.add_insecure_port(address)
         await server.start()
     except RuntimeError:
-        log.error("Cannot listen on %s: another program does", address)
+        log.error("Cannot listen on %s: another program does, or it is no address of this machine", address)
         raise ServingError(Code.UNKNOWN, "Failed to BuildAndStart gRPC server") from None
     log.info("Running gRPC ModelServer at %s ...", address)
     return server
@@ -226,6 +238,8 @@ async def _open_rest(service: InferenceService, executor: ThreadPoolExecutor, op
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_MESSAGE_BYTES)
 
     loop = asyncio.get_running_loop()
+    # It logs a traceback for each request that is no HTTP. Such requests are answered with 400, and are no news.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     server = web.Server(door.handle, request_factory=make_request, access_log=None, auto_decompress=False)
     runner = web.ServerRunner(server)
     await runner.setup()

@@ -38,8 +38,7 @@ def half_plus_two(addend: float = 2.0) -> Any:
         A `tf.Module` whose `predict` takes `x`, float32 of shape (batch,), and
         returns `{"y": ...}` of the same dtype and shape.
     """
-    import tensorflow as tf
-
+    tf = _tensorflow()
     module = tf.Module(name="half_plus_two")
     module.a = tf.Variable(0.5, name="a")
     module.b = tf.Variable(float(addend), name="b")
@@ -71,7 +70,7 @@ def eye_encoder(version: int = 1) -> Any:
             "Version 1 gives plain embeddings, version 2 gives them at length 1.",
             "To publish one under another number: publish(lambda folder: save(eye_encoder(1), folder), base_path, 3)",
         )
-    import tensorflow as tf
+    tf = _tensorflow()
 
     kernels, dense = _encoder_weights()
     module = tf.Module(name="eye_encoder")
@@ -109,7 +108,7 @@ def save(module: Any, folder: str | PathLike[str], signatures: Mapping[str, Any]
     Raises:
         ExportError: a signature has no fixed inputs or no named outputs.
     """
-    import tensorflow as tf
+    tf = _tensorflow()
 
     if signatures is None:
         signatures = {"serving_default": getattr(module, "predict", None)}
@@ -173,6 +172,23 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _tensorflow() -> Any:
+    """TensorFlow, imported when it is needed.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    try:
+        import tensorflow
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            "Making a model needs TensorFlow, and it is not installed here.",
+            "Only clients can do without it.",
+            'Install it: pip install "tfs-helpers[export]"',
+        ) from error
+    return tensorflow
 
 
 def _concrete(name: str, function: Any) -> Any:

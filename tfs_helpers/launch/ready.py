@@ -81,11 +81,15 @@ def wait_until_available(server: ServerDescription, process: Process, deadline: 
     )
 
 
+_LISTENS = "Running gRPC ModelServer at"  # every server says so, of itself
 _MORE = "Read the end of its log in the error's .log; give it longer with start(timeout=...)."
 
 
 def _states(server: ServerDescription, process: Process, wanted: Mapping[str, set[int]]) -> dict[str, str]:
     """What is missing yet, model by model; nothing where nothing is."""
+    if _LISTENS not in process.log():
+        # What answers at the port is somebody else's, who took it at the same moment.
+        return dict.fromkeys(wanted, "no answer yet")
     host = ports.to_call(server.host)
     grpc_port, rest_port = server.ports()
     # Asked of the port first: a gRPC channel that is refused once does not try again for a second.
@@ -123,6 +127,17 @@ def _check_alive(server: ServerDescription, process: Process) -> None:
     status = process.poll()
     if status is not None:
         raise died(f"The server ended before {server.names} became AVAILABLE", status, process.log())
+
+
+def check_version(model: str, version: int, log: str) -> None:
+    """Make sure that the log of a running server does not say that this version cannot be loaded.
+
+    Raises:
+        NotReadyInTime: it does; with the server's words.
+    """
+    for found in _HOPELESS.finditer(log):
+        if found["model"] == model and int(found["version"]) == version:
+            raise _cannot_load(model, version, found["words"], log)
 
 
 def _check_hope(log: str) -> None:

@@ -180,6 +180,8 @@ class RunningServer:
                 return max(reached)
             if state == "AVAILABLE" and version is not None:
                 ready.check_loadable(model, those, self.log())
+                if not reached:
+                    ready.check_version(model, version, self.log())
             seen = ", ".join(f"version {one.version} {one.state}" for one in those) or seen
         raise NotReadyInTime(
             f"After {timeout:g} s: {seen}; {asked} was to become {state}.",

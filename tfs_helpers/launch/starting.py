@@ -95,7 +95,8 @@ def _launch(server: ServerDescription, backend: str) -> ready.Process:
     return GuardedProcess(
         [*program, *command.arguments(server, f"{{scratch}}/{command.CONFIG}", backend)],
         files={} if server.is_plain else {command.CONFIG: command.config_text(server, backend)},
-        environment={ports.MARK: server.names, **_importable()},
+        # The log must say when the server listens, however quiet TensorFlow was told to be in this process.
+        environment={ports.MARK: server.names, "TF_CPP_MIN_LOG_LEVEL": "0", **_importable()},
     )
 
 
