@@ -176,7 +176,8 @@ class Container:
                     self._container.stop(timeout=int(GRACE))
                     self.poll()
                 _remove(self._client, self.session)
-                removed = True
+                # Interrupted while the daemon was creating it, it may appear only now: the guard looks again.
+                removed = hasattr(self, "_container")
             self._client.close()
             self._client = None
         self._exit = 137 if self._exit is None else self._exit
