@@ -346,7 +346,7 @@ _CALL: dict[str, Advice] = {
         "The message is larger than the client allows, 4 MiB unless told otherwise; the server allows 2 GiB.",
         "Open the channel with grpc.max_receive_message_length=-1 (and max_send_...); GrpcClient does.",
     ),
-    r"Deadline Exceeded|DEADLINE_EXCEEDED|Timed out waiting for notification|Read timed out": Advice(
+    r"Deadline Exceeded|DEADLINE_EXCEEDED|Timed out waiting for notification|Read timed out|no answer within": Advice(
         "The answer took longer than the call allows: a slow model, a busy server, or a first call that sets up.",
         "Give more time (timeout=), warm the model up, or send less at once.",
     ),
@@ -355,8 +355,8 @@ _CALL: dict[str, Advice] = {
         "8500 is gRPC, 8501 is REST.",
     ),
     r"Name resolution failure|DNS resolution failed|Name or service not known": Advice(
-        "The address is no host and port; gRPC takes no http:// before it.",
-        'Write GrpcClient("127.0.0.1:8500"), RestClient("http://127.0.0.1:8501").',
+        "No machine of that name is known here: a slip in the name, or a network that is not reached.",
+        "Check the name; for gRPC it comes without http://, as in 127.0.0.1:8500.",
     ),
     r"Connection refused|failed to connect to all addresses|Failed to establish a new connection"
     r"|Max retries exceeded": Advice(
@@ -367,6 +367,14 @@ _CALL: dict[str, Advice] = {
     r"|Stream removed": Advice(
         "The other end broke the connection: the server ended, or the port leads to the wrong one in the container.",
         "Inside, gRPC is 8500 and REST 8501: change the left side of -p only. Then read the server's log.",
+    ),
+    r"Error while reading resource variable|could mean that the variable was uninitialized": Advice(
+        "The version was exported or copied without its variables/ folder, or with an incomplete one.",
+        "Export it again and publish the whole folder; publish() checks that nothing is missing.",
+    ),
+    r"not an answer of TensorFlow Serving": Advice(
+        "Something else listens at that address: another program, or a proxy that does not reach the server.",
+        "Check the port: REST is 8501 unless told otherwise; ask the proxy's log why it did not get through.",
     ),
     r"not JSON serializable": Advice(
         "json writes Python numbers and lists, not numpy's.",
