@@ -21,6 +21,12 @@ MESSAGES = [
     ("NOT_FOUND: Specified file path does not appear to contain a SavedModel bundle (should have a file", ".keras"),
     ("DATA_LOSS: Can't parse /models/m/1/saved_model.pb as binary proto", "damaged"),
     ("OUT_OF_RANGE: Read less bytes than requested", "damaged"),
+    (
+        "Error while reading resource variable b from Container: localhost. This could mean that the variable",
+        "variables/",
+    ),
+    ("HTTP 502 from http://127.0.0.1:80, not an answer of TensorFlow Serving: Bad Gateway", "proxy"),
+    ("no answer within 2 s", "Give more time"),
     ("NOT_FOUND: Could not find meta graph def matching supplied tags: { x }. To inspect available", "tags"),
     ("NOT_FOUND: Op type not registered 'SentencepieceOp' in binary running on vm", "operation"),
     ("Failed to start server. Error: INVALID_ARGUMENT: No request-logger-creator provided.", "logging_config"),

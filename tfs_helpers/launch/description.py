@@ -33,17 +33,7 @@ _OURS = {
 
 @dataclass(frozen=True, init=False)
 class ServerDescription:
-    """What a server is to be. `ModelServer` adds how it is run.
-
-    Args:
-        models: what to serve, one or many.
-        host: the address to listen on, by default this machine only; `"0.0.0.0"` for every address. The real binary
-            cannot be told and always listens on every address.
-        grpc_port: where gRPC is to be found; None for a free port.
-        rest_port: likewise for REST; 0 for no REST.
-        options: further flags of the real server by name, such as `{"enable_batching": True}`; a value has the flag's
-            type, or is its text.
-        image: the image for Docker. Not given: the environment variable `TFS_IMAGE`, else the official one.
+    """What a server is to be. `ModelServer` adds how it is run, and says what the arguments mean.
 
     Raises:
         ConfigError: no server could be like this.
