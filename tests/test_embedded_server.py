@@ -1,5 +1,6 @@
 """The embedded server as a program: its flags, its ends, and what it does while versions and labels change."""
 
+import functools
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import grpc
 import numpy as np
 import pytest
 import requests
+import waiting
 from google.protobuf import text_format
 
 from tfs_helpers import Model, ModelServer, RunningServer, protos, publish
@@ -24,6 +26,7 @@ from tfs_helpers.client import GrpcClient, RestClient
 from tfs_helpers.errors import CallError, NotFound, TfsError
 
 Clients = tuple[GrpcClient, RestClient]
+until = functools.partial(waiting.until, seconds=20)
 
 
 def run(*flags: str, seconds: float = 20) -> subprocess.CompletedProcess[str]:
@@ -56,13 +59,6 @@ def process(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[bytes]
         finally:
             child.kill()
             child.wait()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def resident(pid: int) -> int:

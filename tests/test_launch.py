@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import exists, until
 
 from tfs_helpers.config import All, Model, Specific
 from tfs_helpers.errors import ConfigError, LaunchError, NotReadyInTime, PortInUse, ServerDied, TfsError
@@ -23,24 +24,6 @@ from tfs_helpers.launch.command import CONFIG
 
 def free(*models: Model, **options: Value) -> ModelServer:
     return ModelServer(*models, grpc_port=None, rest_port=None, options=options)
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
-
-
-def exists(pid: int) -> bool:
-    """Whether a process runs; one that has ended and only waits to be looked at does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 @pytest.fixture

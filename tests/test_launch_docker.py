@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from tfs_helpers.config import Model
 from tfs_helpers.errors import BackendUnavailable, LaunchError, NotReadyInTime, PortInUse, ServerDied
@@ -87,13 +87,6 @@ def describe(image: str, base: Path) -> Callable[..., ModelServer]:
         )
 
     return described
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
 
 
 def ours(engine: Any, parent: int | None = None) -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import exists, until
 
 from tfs_helpers.errors import LaunchError
 from tfs_helpers.launch import ports
@@ -56,24 +57,6 @@ def listener(*how: str) -> tuple[GuardedProcess, int]:
     process = GuardedProcess([sys.executable, "-c", LISTENER, str(port), *how])
     until(lambda: "listening" in process.log())
     return process, port
-
-
-def until(condition: object, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
-
-
-def exists(pid: int) -> bool:
-    """Whether a process runs; one that has ended and only waits to be looked at does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 class Parent:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -224,8 +224,3 @@ class ServerCore:
         if not found:
             raise ServingError(Code.NOT_FOUND, f"Could not find version {version} of model {name}")
         return found
-
-    @property
-    def labels(self) -> Mapping[str, Mapping[str, int]]:
-        """`{model: {label: version}}`."""
-        return self._labels

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.json_request import is_base64, kind_of, parse_body, unbase64
+from tfs_helpers.embedded.json_request import is_base64, kind_of, parse_body, signature_name_of, unbase64
 from tfs_helpers.embedded.json_text import value_text
 from tfs_helpers.embedded.status import Code, ServingError
 
@@ -54,11 +54,7 @@ def input_from_json(body: bytes, method: str) -> tuple[str, Any]:
         ServingError: INVALID_ARGUMENT, in the real server's words.
     """
     document = parse_body(body)
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise _bad(
-            f"JSON Value: {value_text(document)} not formatted correctly. 'signature_name' key must be a string value."
-        )
+    name = signature_name_of(document)
     if "examples" not in document:
         raise _bad(
             f"JSON Value: {value_text(document)} When method is {method}, key 'examples' is expected and was not found"

@@ -22,7 +22,7 @@ from tfs_helpers.embedded.json_text import value_text
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.json_tensors import number_block
 
-__all__ = ["PredictBody", "is_base64", "kind_of", "parse_body", "unbase64"]
+__all__ = ["PredictBody", "is_base64", "kind_of", "parse_body", "signature_name_of", "unbase64"]
 
 Array = npt.NDArray[Any]
 
@@ -57,13 +57,7 @@ class PredictBody:
             self.signature_name, self.is_rows = "", self._block[0] == "instances"
             return
         self._document = document = parse_body(body)
-        name = document.get("signature_name", "")
-        if not isinstance(name, str):
-            raise _bad(
-                f"JSON Value: {value_text(document)} not formatted correctly. "
-                "'signature_name' key must be a string value."
-            )
-        self.signature_name, self.is_rows = name, "instances" in document
+        self.signature_name, self.is_rows = signature_name_of(document), "instances" in document
 
     def arrays(self, infos: Mapping[str, Any]) -> dict[str, Array]:
         """The inputs as arrays.
@@ -139,6 +133,20 @@ def parse_body(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _bad(f"JSON Value: {value_text(document)} Is not object")
     return document
+
+
+def signature_name_of(document: dict[str, Any]) -> str:
+    """The signature that a request asks for; empty where it does not say.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, where that is no text.
+    """
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise _bad(
+            f"JSON Value: {value_text(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return name
 
 
 def _parsed(text: bytes) -> Any:

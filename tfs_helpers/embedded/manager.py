@@ -28,7 +28,6 @@ class Manager:
     def __init__(self, options: LoadOptions, threads: int) -> None:
         self._options = options
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
-        self._work: set[Future[None]] = set()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._aspired: dict[str, dict[int, str]] = {}
@@ -55,13 +54,9 @@ class Manager:
             self._aspired[name] = dict(versions)
         self.tick()
 
-    def available(self, name: str) -> dict[int, Servable]:
-        """The versions of a model that answer now."""
-        # Read without the lock, on every request: the dictionary is replaced, never changed.
-        return {v: s for v, s in self._servables.get(name, {}).items() if s.state == State.AVAILABLE}
-
     def latest(self, name: str) -> Servable | None:
         """The highest version of a model that answers now."""
+        # Read without the lock, on every request: the dictionary is replaced, never changed.
         best = None
         for version, servable in self._servables.get(name, {}).items():
             if servable.state == State.AVAILABLE and (best is None or version > best.version):
@@ -135,12 +130,10 @@ class Manager:
         if self._closing.is_set():
             return
         future = self._pool.submit(function, *arguments)
-        self._work.add(future)
         future.add_done_callback(self._done)
 
     def _done(self, future: "Future[None]") -> None:
         with self._changed:
-            self._work.discard(future)
             self._changed.notify_all()
         if not future.cancelled() and future.exception() is not None:
             log.error("Loading or unloading broke off", exc_info=future.exception())

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import re
 import zlib
-from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -29,6 +28,7 @@ _POST = re.compile(
 _GET = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE | re.ASCII
 )
+_ROUTES = {"GET": _GET, "POST": _POST}
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 _MOST_UNZIPPED = 100 * 2**20
 _HTTP = {
@@ -85,16 +85,12 @@ class RestDoor:
             body = _unzipped(body)
         if request.method == "OPTIONS":
             return self._preflight(request)
-        if request.method == "GET":
-            answer = self._guarded(self._get, path, b"")
-        else:
+        if request.method == "POST":
             # Parsing and writing large JSON takes as long as the run itself: all of it off the event loop.
             loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(
-                self._executor, self._guarded, self._post if request.method == "POST" else self._other, path, body
-            )
-        if answer.body.startswith("Malformed request: "):
-            answer = _Answer(400, error_text(f"Malformed request: {request.method} {path}"))
+            answer = await loop.run_in_executor(self._executor, self._answer, request.method, path, body)
+        else:
+            answer = self._answer(request.method, path, body)
         return self._respond(answer)
 
     def _respond(self, answer: _Answer, content_type: str = "application/json") -> web.Response:
@@ -113,10 +109,10 @@ class RestDoor:
         asked = "http://" in origin or "https://" in origin
         return self._respond(_Answer(200 if asked else 400, ""), "text/html; charset=ISO-8859-1")
 
-    def _guarded(self, function: Callable[[str, bytes], _Answer], path: str, body: bytes) -> _Answer:
+    def _answer(self, method: str, path: str, body: bytes) -> _Answer:
         """Errors as answers: known ones in the server's words, unknown ones logged and told as INTERNAL."""
         try:
-            return function(path, body)
+            return self._route(method, path, body)
         except ServingError as error:
             return _Answer(_HTTP.get(error.code, 500), error_text(error.message))
         except Exception as error:
@@ -125,36 +121,27 @@ class RestDoor:
 
     # ---- the routes
 
-    def _get(self, path: str, _body: bytes) -> _Answer:
-        match = _GET.fullmatch(path)
+    def _route(self, method: str, path: str, body: bytes) -> _Answer:
+        pattern = _ROUTES.get(method)
+        match = pattern.fullmatch(path) if pattern else None
         if match is None:
-            return _MALFORMED
+            raise _malformed(method, path)
         name, version, label, action = match.groups()
         spec = _spec(name, version, label)
         if spec is None:
             return _Answer(400, "")
-        if action == "metadata":
-            return _Answer(200, self._metadata(spec))
-        if not spec.name:
-            raise ServingError(Code.INVALID_ARGUMENT, "Missing model name in request.")
-        return _Answer(200, _proto_text(self._service.model_status(spec)) + "\n")
-
-    def _post(self, path: str, body: bytes) -> _Answer:
-        match = _POST.fullmatch(path)
-        if match is None:
-            return _MALFORMED
-        name, version, label, action = match.groups()
-        spec = _spec(name, version, label)
-        if spec is None:
-            return _Answer(400, "")
+        if method == "GET":
+            return _Answer(200, self._metadata(spec) if action == "metadata" else self._status(spec))
         if action == "predict":
             return _Answer(200, self._predict(spec, body))
         if action in ("classify", "regress"):
             return _Answer(200, self._judge(spec, action, body))
-        return _MALFORMED
+        raise _malformed(method, path)
 
-    def _other(self, _path: str, _body: bytes) -> _Answer:
-        return _MALFORMED
+    def _status(self, spec: Any) -> str:
+        if not spec.name:
+            raise ServingError(Code.INVALID_ARGUMENT, "Missing model name in request.")
+        return _proto_text(self._service.model_status(spec)) + "\n"
 
     def _predict(self, spec: Any, body: bytes) -> str:
         request = PredictBody(body)
@@ -177,7 +164,8 @@ class RestDoor:
         return f'{{\n"model_spec":{spec_text}\n,\n"metadata": {{"signature_def": {map_text}\n}}\n}}\n'
 
 
-_MALFORMED = _Answer(400, "Malformed request: ")
+def _malformed(method: str, path: str) -> ServingError:
+    return ServingError(Code.INVALID_ARGUMENT, f"Malformed request: {method} {path}")
 
 
 def _spec(name: str | None, version: str | None, label: str | None) -> Any:
