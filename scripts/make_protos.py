@@ -4,8 +4,9 @@
     python scripts/make_protos.py --check    exit 1 if the file differs
 
 They are taken from the installed `tensorflow` and `tensorflow-serving-api`,
-whose generated modules carry them. The order is that of dependence, then of
-name, so the file is the same on every machine.
+whose generated modules carry them; `server_configs.py` adds those that these
+packages leave out. The order is that of dependence, then of name, so the file
+is the same on every machine.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
+from server_configs import server_configs
 
 ROOTS = [
     "tensorflow_serving.apis.predict_pb2",
@@ -62,6 +64,7 @@ def descriptor_set() -> bytes:
     files = descriptor_pb2.FileDescriptorSet()
     for content in found.values():
         files.file.add().MergeFromString(content)
+    files.file.add().MergeFromString(server_configs())
     serialized: bytes = files.SerializeToString(deterministic=True)
     return serialized
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -193,13 +194,21 @@ def test_the_shipped_file_is_what_the_script_makes() -> None:
 def test_the_script_sees_a_difference(tmp_path: Path) -> None:
     copy = tmp_path / "scripts" / "make_protos.py"
     copy.parent.mkdir()
-    copy.write_bytes((ROOT / "scripts" / "make_protos.py").read_bytes())
+    for name in ("make_protos.py", "server_configs.py"):
+        (copy.parent / name).write_bytes((ROOT / "scripts" / name).read_bytes())
     content = (ROOT / "tfs_helpers" / "serving.binpb").read_bytes()
     (tmp_path / "tfs_helpers").mkdir()
     (tmp_path / "tfs_helpers" / "serving.binpb").write_bytes(content[:-1])
     done = subprocess.run([sys.executable, str(copy), "--check"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "differs from the installed packages" in done.stderr
+
+
+def test_the_configs_that_the_packages_leave_out_read_their_text() -> None:
+    text = "legacy_config { batching_parameters { max_batch_size { value: 8 } allowed_batch_sizes: [2, 8] } }"
+    read = text_format.Parse(text, protos.SavedModelBundleSourceAdapterConfig(), descriptor_pool=protos.pool())
+    assert read.legacy_config.batching_parameters.max_batch_size.value == 8
+    assert list(read.legacy_config.batching_parameters.allowed_batch_sizes) == [2, 8]
 
 
 def test_names_and_numbers() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from tfs_helpers.embedded.loading import LoadOptions
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.manager import Manager
 from tfs_helpers.embedded.model_config import check_models
-from tfs_helpers.embedded.servable import LoadOptions, Servable, State
-from tfs_helpers.embedded.session import Session
+from tfs_helpers.embedded.runner import Runner
+from tfs_helpers.embedded.servable import Servable, State
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.embedded.storage import aspired_versions, read_versions
 
@@ -21,7 +22,7 @@ class InUse(NamedTuple):
     """A loaded version, held while a request uses it."""
 
     servable: Servable
-    session: Session
+    session: Runner
 
 
 class ServerCore:

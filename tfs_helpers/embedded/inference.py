@@ -9,8 +9,8 @@ from tfs_helpers import protos
 from tfs_helpers.embedded.core import InUse, ServerCore
 from tfs_helpers.embedded.examples import serialized
 from tfs_helpers.embedded.judging import CLASSIFY, REGRESS, Judgement
+from tfs_helpers.embedded.runner import Runner
 from tfs_helpers.embedded.servable import Servable
-from tfs_helpers.embedded.session import Session
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.errors import InputError
 from tfs_helpers.signatures import DEFAULT
@@ -284,7 +284,7 @@ def _decode(given: Mapping[str, Any], definition: Any) -> dict[str, Array]:
 
 
 def _run(
-    session: Session, definition: Any, inputs: Mapping[str, Array], wanted: Sequence[str], timeout: float | None
+    session: Runner, definition: Any, inputs: Mapping[str, Array], wanted: Sequence[str], timeout: float | None
 ) -> dict[str, Array]:
     """Run a signature on arrays by alias; `wanted` outputs only, all where it is empty."""
     for position, alias in enumerate(wanted):
@@ -302,11 +302,8 @@ def _run(
 
 
 def _fetch(
-    session: Session, feeds: Mapping[str, Array], tensors: Mapping[str, str], timeout: float | None
+    session: Runner, feeds: Mapping[str, Array], tensors: Mapping[str, str], timeout: float | None
 ) -> dict[str, Array]:
     """Run the graph: from arrays by tensor name to arrays by the keys of `tensors`."""
-    options = b""
-    if timeout is not None:
-        options = protos.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
-    results = session.run(feeds, list(tensors.values()), options)
+    results = session.run(feeds, list(tensors.values()), timeout)
     return dict(zip(tensors, results, strict=True))

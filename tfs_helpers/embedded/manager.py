@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from tfs_helpers.embedded.loading import LoadOptions
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.servable import LoadOptions, Servable, State
+from tfs_helpers.embedded.servable import Servable, State
 
 __all__ = ["Manager"]
 

@@ -1,15 +1,14 @@
 """One version of one model through its life: LOADING, AVAILABLE, UNLOADING, END."""
 
 import threading
-import time
 from enum import IntEnum
-from pathlib import Path
 
+from tfs_helpers.embedded.loading import LoadOptions, load
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.session import Session
-from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.embedded.runner import Runner
+from tfs_helpers.embedded.status import ServingError
 
-__all__ = ["LoadOptions", "Servable", "State"]
+__all__ = ["Servable", "State"]
 
 
 class State(IntEnum):
@@ -23,25 +22,6 @@ class State(IntEnum):
     END = 50
 
 
-class LoadOptions:
-    """How versions are loaded.
-
-    Args:
-        tags: the graph to load.
-        session_config: a serialized `tensorflow.ConfigProto`.
-        retries: how often a failed load is tried again.
-        pause: seconds between two tries.
-    """
-
-    def __init__(
-        self, tags: tuple[str, ...] = ("serve",), session_config: bytes = b"", retries: int = 5, pause: float = 60.0
-    ) -> None:
-        self.tags = tags
-        self.session_config = session_config
-        self.retries = retries
-        self.pause = pause
-
-
 class Servable:
     """One version of one model."""
 
@@ -52,14 +32,14 @@ class Servable:
         self.state = State.START
         self.error: ServingError | None = None
         self.cancelled = threading.Event()
-        self._session: Session | None = None
+        self._session: Runner | None = None
         self._users = 0
         self._idle = threading.Condition()
 
     def __str__(self) -> str:
         return f"{{name: {self.name} version: {self.version}}}"
 
-    def acquire(self) -> Session | None:
+    def acquire(self) -> Runner | None:
         """Its session, kept loaded until `release`; None where it is not AVAILABLE, or no longer."""
         with self._idle:
             if self.state != State.AVAILABLE:
@@ -81,7 +61,7 @@ class Servable:
             if attempt:
                 log.info("Retrying of Loading servable: %s retry: %d", self, attempt)
             try:
-                session = self._load_once(options)
+                session = load(self.folder, options)
             except ServingError as error:
                 log.error("Loading servable: %s failed: %s", self, error)
                 self.error = error
@@ -97,18 +77,6 @@ class Servable:
             log.info("Retrying of Loading servable: %s exhausted max_num_retries: %d", self, options.retries)
         self.state = State.END
         log.error("Servable %s cannot be loaded: %s", self, self.error)
-
-    def _load_once(self, options: LoadOptions) -> Session:
-        if not any((Path(self.folder) / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
-            raise ServingError(
-                Code.NOT_FOUND,
-                "Specified file path does not appear to contain a SavedModel bundle "
-                f"(should have a file called `saved_model.pb`)\nSpecified file path: {self.folder}",
-            )
-        started = time.monotonic()
-        session = Session(self.folder, options.tags, options.session_config)
-        log.info("Loaded %s in %.0f ms", self.folder, (time.monotonic() - started) * 1000)
-        return session
 
     def unload(self) -> None:
         """Take it out of service, wait for the requests that are inside, free it; ends END."""

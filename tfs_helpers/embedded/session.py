@@ -80,13 +80,13 @@ class Session:
             library.TF_DeleteGraph(self._graph)
             self._graph = None
 
-    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], run_options: bytes = b"") -> list[Array]:
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout: float | None = None) -> list[Array]:
         """Run the graph once. The GIL is released meanwhile.
 
         Args:
             feeds: `{tensor name: array}`, any shapes, native byte order, C order; strings as object arrays of bytes.
             fetches: tensor names.
-            run_options: a serialized `tensorflow.RunOptions`; a timeout, say.
+            timeout: seconds that the run may take; None for any.
 
         Returns:
             The fetched tensors in order, as arrays of their own memory.
@@ -100,6 +100,7 @@ class Session:
         values = (c_void_p * len(feeds))()
         results = (c_void_p * len(fetches))()
         status = Status(library)
+        run_options = b"" if timeout is None else _run_options(timeout)
         options = library.TF_NewBufferFromString(run_options, len(run_options)) if run_options else None
         try:
             for index, array in enumerate(feeds.values()):
@@ -138,6 +139,11 @@ class Session:
             )
         with self._lock:
             return self._operations.setdefault(tensor, Output(handle, int(index)))
+
+
+def _run_options(timeout: float) -> bytes:
+    serialized: bytes = protos.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
+    return serialized
 
 
 def _check(status: Status) -> None:
