@@ -141,12 +141,6 @@ def test_a_value_of_the_wrong_type_is_refused() -> None:
     assert "Couldn't interpret value soon for flag rest_api_timeout_in_ms." in done.stderr
 
 
-def test_tls_is_refused_rather_than_left_out(models: Path) -> None:
-    done = run(f"--model_base_path={models}/half_plus_two", "--ssl_config_file=/some/file")
-    assert done.returncode == 255
-    assert "Failed to start server. Error: UNIMPLEMENTED: The embedded server has no TLS" in done.stdout
-
-
 @pytest.mark.parametrize("flag", ["--port=70000", "--rest_api_port=-1"])
 def test_what_is_no_port_is_refused(models: Path, flag: str) -> None:
     done = run(f"--model_base_path={models}/half_plus_two", flag)
@@ -155,12 +149,12 @@ def test_what_is_no_port_is_refused(models: Path, flag: str) -> None:
 
 
 def test_a_flag_without_effect_is_named(models: Path, tmp_path: Path) -> None:
-    flags = [f"--model_base_path={models}/half_plus_two", "--model_name=m", "--enable_batching=true"]
+    flags = [f"--model_base_path={models}/half_plus_two", "--model_name=m", "--num_tflite_pools=3"]
     with process(tmp_path, *flags) as (_, client, _rest):
         until(lambda: answers(client, "m"))
         log = (tmp_path / "log").read_text()
-        assert log.count("has no effect in the embedded server") == 1
-        assert "--enable_batching has no effect" in log
+        assert log.count(" has no effect") == 1
+        assert "--num_tflite_pools has no effect" in log
 
 
 def test_it_listens_on_the_sixth_version_of_ip_too(models: Path, tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ def test_a_slip_finds_its_flag(written: str, meant: str | None) -> None:
     assert nearest(written) == meant
 
 
+def test_a_slip_finds_a_flag_among_those_that_there_are() -> None:
+    assert nearest("hots", ["host", *FLAGS]) == "host"
+    assert nearest("hots") != "host"
+
+
 def test_a_misspelt_flag_is_refused_with_the_real_one() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean enable_batching\?"):
         option("enable_batchng", True)

@@ -7,6 +7,7 @@ found before anything starts.
 
 import difflib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tfs_helpers.errors import ConfigError
@@ -175,20 +176,21 @@ FLAGS: dict[str, Flag] = {
 }
 
 
-def nearest(name: str) -> str | None:
+def nearest(name: str, known: Collection[str] = FLAGS) -> str | None:
     """The flag that somebody who wrote `name` most likely meant, or None.
 
     Args:
         name: as written, with or without dashes before it or between its words.
+        known: the flags that there are.
     """
     words = name.strip().lstrip("-").partition("=")[0].lower().replace("-", "_")
     words = {"grpc_port": "port", "http_port": "rest_api_port"}.get(words, words)
-    if words in FLAGS:
+    if words in known:
         return words
     # What people remember of a long name are words of it (max_retries); then there are slips of the hand.
     parts = set(words.split("_")) - {""}
-    holding = [flag for flag in FLAGS if parts and parts <= set(flag.split("_"))]
-    return min(holding, key=len, default=None) or next(iter(difflib.get_close_matches(words, FLAGS, n=1)), None)
+    holding = [flag for flag in known if parts and parts <= set(flag.split("_"))]
+    return min(holding, key=len, default=None) or next(iter(difflib.get_close_matches(words, known, n=1)), None)
 
 
 def option(name: str, value: Value) -> str:

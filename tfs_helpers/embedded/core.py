@@ -2,16 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tfs_helpers.embedded.loading import LoadOptions
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.manager import Manager
-from tfs_helpers.embedded.model_config import check_models
+from tfs_helpers.embedded.manager import Manager, ManagerOptions
+from tfs_helpers.embedded.model_config import check_models, check_platforms, model_list
 from tfs_helpers.embedded.runner import Runner
-from tfs_helpers.embedded.servable import Servable, State
+from tfs_helpers.embedded.servable import Load, Servable, State
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.embedded.storage import aspired_versions, read_versions
 
@@ -29,25 +28,28 @@ class ServerCore:
     """The models that a server serves.
 
     Args:
-        options: how versions are loaded.
-        load_threads: how many at once.
+        platforms: what loads the versions of a model, by its platform.
+        options: how versions come and go.
         poll_seconds: how often base paths are looked at for new versions; 0: once, negative: never.
         labels_may_wait: whether a new label may point at a version that is not there yet.
     """
 
     def __init__(
         self,
-        options: LoadOptions,
+        platforms: Mapping[str, Load],
+        options: ManagerOptions,
         *,
-        load_threads: int = 4,
         poll_seconds: float = 1.0,
         labels_may_wait: bool = False,
     ) -> None:
-        self.manager = Manager(options, load_threads)
+        self.manager = Manager(options)
+        self._platforms = platforms
         self._poll_seconds = poll_seconds
         self._labels_may_wait = labels_may_wait
         self._models: dict[str, Any] = {}
-        self._labels: dict[str, dict[str, int]] = {}
+        self._loaders: dict[str, Load] = {}
+        # None until there is a configuration at all.
+        self._labels: dict[str, dict[str, int]] | None = None
         self._reloading = threading.Lock()
         self._polling = threading.Lock()
         self._closing = threading.Event()
@@ -62,23 +64,34 @@ class ServerCore:
     def close(self) -> None:
         """Stop looking and loading."""
         self._closing.set()
-        if self._poller.is_alive():
-            self._poller.join()
         self.manager.close()
 
     # ---- configuration
 
-    def reload(self, config: Any, *, deadline: float | None = None) -> None:
+    def serve_first(self, config: Any) -> None:
+        """Serve a first ModelServerConfig proto, and return when its models are AVAILABLE.
+
+        Raises:
+            ServingError: the config is refused, or a model of it cannot be loaded; in the real server's words.
+        """
+        if added := self.apply(config):
+            self._wait_for(added, "servable(s)", None, self._closing)
+            log.info("Finished adding/updating models")
+        self.manager.first_loads_done()
+
+    def reload(self, config: Any, *, deadline: float | None = None, given_up: threading.Event | None = None) -> None:
         """Serve what a ModelServerConfig proto says from now on, and return when new models are AVAILABLE.
 
         Args:
             deadline: on the monotonic clock; None waits for ever.
+            given_up: set when nobody waits for the end any more.
 
         Raises:
             ServingError: the config is refused, and nothing is changed; or a new model cannot be loaded.
         """
-        self._wait_for(self.apply(config), deadline)
-        log.info("Finished adding/updating models")
+        if added := self.apply(config):
+            self._wait_for(added, "model(s)", deadline, given_up or self._closing)
+            log.info("Finished adding/updating models")
 
     def apply(self, config: Any) -> list[str]:
         """Serve what a ModelServerConfig proto says from now on. Returns the names of models that are new.
@@ -86,24 +99,28 @@ class ServerCore:
         Raises:
             ServingError: the config is refused; nothing is changed.
         """
-        if config.WhichOneof("config") is None:
-            log.info("Taking no action for empty config.")
-            return []
-        models = config.model_config_list.config
         with self._reloading:
-            check_models(models)
+            models = model_list(config, first=self._labels is None)
+            if models is None:
+                log.info("Taking no action for empty config.")
+                return []
+            check_models(models, self._models)
             labels = self._checked_labels(models)
-            added = [model.name for model in models if model.name not in self._models]
-            self._labels = labels
+            platforms = check_platforms(models, self._platforms)
             log.info("Adding/updating models.")
             for model in models:
                 log.info(" (Re-)adding model: %s", model.name)
-            gone = [name for name in self._models if name not in {model.name for model in models}]
+            added = [model.name for model in models if model.name not in self._models]
+            gone = [name for name in self._models if name not in platforms]
+            self._labels = labels
+            self._loaders |= {name: self._platforms[platform] for name, platform in platforms.items()}
             self._models = {model.name: model for model in models}
             for name in gone:
-                self.manager.aspire(name, {})
+                self.manager.aspire(name, {}, self._loaders.pop(name))
         if self._poll_seconds >= 0:
             self._poll()
+        if not added:
+            log.info("Finished adding/updating models")
         return added
 
     def _checked_labels(self, models: Any) -> dict[str, dict[str, int]]:
@@ -111,7 +128,7 @@ class ServerCore:
         labels: dict[str, dict[str, int]] = {}
         for model in models:
             for label, version in model.version_labels.items():
-                known = self._labels.get(model.name, {}).get(label)
+                known = (self._labels or {}).get(model.name, {}).get(label)
                 may_wait = self._labels_may_wait and known in (None, version)
                 if not may_wait and self.manager.find(model.name, version) is None:
                     raise ServingError(
@@ -122,28 +139,34 @@ class ServerCore:
                 labels.setdefault(model.name, {})[label] = version
         return labels
 
-    def _wait_for(self, names: list[str], deadline: float | None) -> None:
-        """Until each of these models has a version AVAILABLE."""
-
-        def settled() -> bool:
-            return all(self._is_settled(name) for name in names)
-
-        while not settled():
+    def _wait_for(self, names: list[str], what: str, deadline: float | None, given_up: threading.Event) -> None:
+        """Until each of these models has a version AVAILABLE, or has failed for good."""
+        while not all(map(self._is_settled, names)):
             if self._closing.is_set():
                 raise ServingError(Code.CANCELLED, "The server is stopping")
+            if given_up.is_set():
+                raise ServingError(Code.CANCELLED, "Nobody waits for the models to become available any more")
             if deadline is not None and time.monotonic() >= deadline:
                 raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for models to become available")
             self.manager.wait(0.1)
-        seen = [servable for name in names for servable in self.manager.history(name)]
-        failed = [servable for servable in seen if servable.state == State.END and servable.error is not None]
+        # By model the highest of its versions, as the real server counts them (servable_state_monitor.cc).
+        failed = [
+            servables[0]
+            for name in sorted(names)
+            if self.manager.latest(name) is None and (servables := self.manager.wanted(name))
+        ]
         if failed:
             each = ", ".join(f"{{{servable} due to error: {servable.error}}}" for servable in failed)
-            raise ServingError(Code.UNKNOWN, f"{len(failed)} servable(s) did not become available: {{{each}, }}")
+            raise ServingError(Code.UNKNOWN, f"{len(failed)} {what} did not become available: {{{each}, }}")
 
     def _is_settled(self, name: str) -> bool:
-        """Whether all versions that are wanted of a model have been loaded, or have failed for good."""
-        states = [servable.state for servable in self.manager.history(name)]
-        return bool(states) and not any(state in (State.START, State.LOADING) for state in states)
+        """Whether a model answers and each wanted version of it had its try, or all have failed for good."""
+        if name not in self._models:
+            return True  # Another configuration came and took it away.
+        versions = self.manager.wanted(name)
+        if self.manager.latest(name) is not None:
+            return all(servable.state not in (State.START, State.LOADING) or servable.error for servable in versions)
+        return bool(versions) and all(servable.state == State.END for servable in versions)
 
     # ---- finding versions
 
@@ -152,19 +175,17 @@ class ServerCore:
             self._poll()
 
     def _poll(self) -> None:
-        """Look at every base path once."""
+        """Look at every base path once. One that is missing says nothing about the others."""
         with self._polling:
             for name, model in self._models.items():
-                found = read_versions(model.base_path)
+                found = read_versions(name, model.base_path)
                 if found is None:
-                    log.error(
-                        "FileSystemStoragePathSource encountered a filesystem access error: Could not find base path "
-                        "%s for servable %s with error NOT_FOUND: %s not found",
-                        *(model.base_path, name, model.base_path),
-                    )
-                else:
-                    policy = model.model_version_policy
-                    self.manager.aspire(name, aspired_versions(name, model.base_path, policy, found))
+                    continue
+                aspired = aspired_versions(name, model.base_path, model.model_version_policy, found)
+                with self._reloading:
+                    # The configuration may have changed meanwhile: what was removed is not to come back.
+                    if self._models.get(name) is model:
+                        self.manager.aspire(name, aspired, self._loaders[name])
 
     # ---- requests
 
@@ -189,6 +210,13 @@ class ServerCore:
         finally:
             servable.release()
 
+    def peek(self, spec: Any) -> Servable | None:
+        """The version that a ModelSpec proto means, if it answers; it is not kept loaded."""
+        try:
+            return self._finder(spec)()[0]
+        except ServingError:
+            return None
+
     def _finder(self, spec: Any) -> Callable[[], tuple[Servable | None, str]]:
         """How to look a ModelSpec up: a function that gives the version, if it answers, and what was asked for."""
         name = spec.name
@@ -203,6 +231,8 @@ class ServerCore:
         label = spec.version_label
 
         def labelled() -> tuple[Servable | None, str]:
+            if self._labels is None:
+                raise ServingError(Code.UNAVAILABLE, f"Model labels does not init yet.{label}")
             pointed = self._labels.get(name, {}).get(label)
             if pointed is None:
                 raise ServingError(Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")

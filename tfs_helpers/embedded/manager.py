@@ -1,59 +1,96 @@
-"""Brings the versions that are served into line with those that are wanted, without a gap in between.
+"""Brings the versions that are served into line with those that are wanted.
 
-A new version is loaded before the old one goes (TensorFlow Serving's
-availability-preserving policy). One model that fails, or is slow, holds up no other.
+Two policies, as in TensorFlow Serving. Availability-preserving: a new version is
+loaded before the old one goes, so there is always one that answers.
+Resource-preserving: the old one goes first, so there is memory for the new one.
+The real server takes one step at a time, over all models; here each model has its
+own way, so one that fails, or is slow, holds up no other.
 """
 
+import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
-from tfs_helpers.embedded.loading import LoadOptions
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.servable import Servable, State
+from tfs_helpers.embedded.servable import Load, Servable, State
+from tfs_helpers.embedded.status import Code, ServingError
 
-__all__ = ["Manager"]
+__all__ = ["Manager", "ManagerOptions"]
 
 _TICK = 0.1
 
 
-class Manager:
-    """Loads and unloads versions on threads of its own.
+@dataclass(frozen=True)
+class ManagerOptions:
+    """How versions come and go.
 
-    Args:
-        options: how versions are loaded.
-        threads: how many at once.
+    Attributes:
+        load_threads: how many versions are loaded at once, after the first configuration; 0 for as many as need be.
+        unload_threads: how many are unloaded at once; 0 for as many as need be.
+        retries: how often a failed load is tried again.
+        pause: seconds between two tries.
+        resource_preserving: whether the old version goes before the new one comes.
     """
 
-    def __init__(self, options: LoadOptions, threads: int) -> None:
+    load_threads: int = 0
+    unload_threads: int = 0
+    retries: int = 5
+    pause: float = 60.0
+    resource_preserving: bool = False
+
+
+class Manager:
+    """Loads and unloads versions on threads of its own."""
+
+    def __init__(self, options: ManagerOptions) -> None:
         self._options = options
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
+        many = 4 * (os.cpu_count() or 1)
+        self._first_loads = ThreadPoolExecutor(many, thread_name_prefix="load")
+        self._loads = self._first_loads
+        self._unloads = ThreadPoolExecutor(max(0, options.unload_threads) or many, thread_name_prefix="unload")
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._aspired: dict[str, dict[int, str]] = {}
+        self._loaders: dict[str, Load] = {}
         self._servables: dict[str, dict[int, Servable]] = {}
         self._closing = threading.Event()
+        self._due = threading.Event()
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
 
     def start(self) -> None:
         """Begin to work."""
         self._thread.start()
 
+    def first_loads_done(self) -> None:
+        """The first configuration is loaded, on as many threads as can be of use: from now on, on as many as asked."""
+        if self._options.load_threads > 0 and self._loads is self._first_loads:
+            self._loads = ThreadPoolExecutor(self._options.load_threads, thread_name_prefix="load")
+
     def close(self) -> None:
-        """Stop working; loads that wait for another try are given up."""
+        """Start nothing any more. What is inside TensorFlow is not waited for: it may hang."""
         self._closing.set()
-        for servable in self._all():
-            servable.cancelled.set()
+        self._due.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._first_loads, self._loads, self._unloads):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def aspire(self, name: str, versions: Mapping[int, str]) -> None:
-        """From now on these versions of a model are wanted, `{version: folder}`, and no others."""
+    def aspire(self, name: str, versions: Mapping[int, str], load: Load) -> None:
+        """From now on these versions of a model are wanted, `{version: folder}`, and no others.
+
+        Args:
+            name: the model's.
+            versions: what is wanted.
+            load: what loads them.
+        """
         with self._lock:
+            self._loaders[name] = load
             self._aspired[name] = dict(versions)
-        self.tick()
+        self._due.set()
 
     def latest(self, name: str) -> Servable | None:
         """The highest version of a model that answers now."""
@@ -74,67 +111,84 @@ class Manager:
         with self._lock:
             return [servable for _, servable in sorted(self._servables.get(name, {}).items(), reverse=True)]
 
+    def wanted(self, name: str) -> list[Servable]:
+        """Those versions that are wanted now, as far as they have begun, the highest first."""
+        with self._lock:
+            aspired = self._aspired.get(name, {})
+            return [s for s in self.history(name) if s.version in aspired and not s.cancelled and not s.may_come_back]
+
     def wait(self, timeout: float | None = None) -> None:
         """Until something changes, or for so many seconds."""
         with self._changed:
             self._changed.wait(timeout)
 
-    def _all(self) -> list[Servable]:
-        with self._lock:
-            return [servable for versions in self._servables.values() for servable in versions.values()]
-
     def _run(self) -> None:
-        while not self._closing.wait(_TICK):
-            self.tick()
+        while not self._closing.is_set():
+            self._due.wait(_TICK)
+            self._due.clear()
+            self._tick()
 
-    def tick(self) -> None:
+    def _tick(self) -> None:
         """Start what the policy calls for: loads of new versions, unloads of those no longer wanted."""
         with self._lock:
+            if self._closing.is_set():
+                return
             for name, aspired in self._aspired.items():
                 known = self._servables.get(name, {})
-                for version in self._to_load(known, aspired):
-                    self._load(name, version, aspired[version])
+                self._forgive(known, aspired)
                 for servable in self._to_unload(known, aspired):
                     servable.state = State.UNLOADING
-                    self._submit(servable.unload)
-                for version, servable in known.items():
-                    if version not in aspired and servable.state in (State.START, State.LOADING):
-                        servable.cancelled.set()
+                    self._submit(self._unloads, servable, servable.unload)
+                for version in self._to_load(known, aspired):
+                    self._begin(name, version, aspired[version])
+                for servable in known.values():
+                    if servable.retry_at is not None and servable.retry_at <= time.monotonic():
+                        servable.retry_at = None
+                        self._load(servable)
             self._changed.notify_all()
+
+    def _forgive(self, known: Mapping[int, Servable], aspired: Mapping[int, str]) -> None:
+        """What is not wanted is tried no more; and once it was not wanted, it may be tried from the start."""
+        for version, servable in known.items():
+            if version not in aspired and servable.state != State.AVAILABLE:
+                servable.cancelled = True
+                if servable.retry_at is not None:
+                    servable.give_up()
 
     def _to_load(self, known: Mapping[int, Servable], aspired: Mapping[int, str]) -> list[int]:
         """Wanted versions that are not there. A failed one is not tried again until it was un-wanted in between."""
+        if self._options.resource_preserving and any(
+            version not in aspired and servable.state != State.END for version, servable in known.items()
+        ):
+            return []
         return [
-            version
-            for version in sorted(aspired, reverse=True)
-            if version not in known or (known[version].state == State.END and known[version].cancelled.is_set())
+            version for version in sorted(aspired, reverse=True) if version not in known or known[version].may_come_back
         ]
 
     def _to_unload(self, known: Mapping[int, Servable], aspired: Mapping[int, str]) -> list[Servable]:
         unwanted = [s for v, s in sorted(known.items()) if v not in aspired and s.state == State.AVAILABLE]
-        for version, servable in known.items():
-            if version not in aspired and servable.state == State.END:
-                servable.cancelled.set()
         replaced = any(version in aspired and s.state == State.AVAILABLE for version, s in known.items())
-        if not aspired or replaced:
+        if not aspired or replaced or self._options.resource_preserving:
             return unwanted
         return unwanted[:-1]
 
-    def _load(self, name: str, version: int, folder: str) -> None:
+    def _begin(self, name: str, version: int, folder: str) -> None:
         servable = Servable(name, version, folder)
         log.info("Successfully reserved resources to load servable %s", servable)
         log.info("Approving load for servable version %s", servable)
         self._servables[name] = {**self._servables.get(name, {}), version: servable}
-        self._submit(servable.load, self._options)
+        self._load(servable)
 
-    def _submit(self, function: Callable[..., None], *arguments: Any) -> None:
-        if self._closing.is_set():
-            return
-        future = self._pool.submit(function, *arguments)
-        future.add_done_callback(self._done)
+    def _load(self, servable: Servable) -> None:
+        # A try at a time: whoever waits for the next one holds no thread.
+        load = partial(servable.load, self._loaders[servable.name], self._options.retries, self._options.pause)
+        self._submit(self._loads, servable, load)
 
-    def _done(self, future: "Future[None]") -> None:
-        with self._changed:
-            self._changed.notify_all()
-        if not future.cancelled() and future.exception() is not None:
-            log.error("Loading or unloading broke off", exc_info=future.exception())
+    def _submit(self, pool: ThreadPoolExecutor, servable: Servable, work: Callable[[], None]) -> None:
+        pool.submit(work).add_done_callback(partial(self._done, servable))
+
+    def _done(self, servable: Servable, future: "Future[None]") -> None:
+        if not future.cancelled() and (broken := future.exception()) is not None:
+            log.error("Loading or unloading %s broke off", servable, exc_info=broken)
+            servable.end(ServingError(Code.INTERNAL, f"{type(broken).__name__}: {broken}"))
+        self._due.set()

@@ -1,14 +1,18 @@
-"""One version of one model through its life: LOADING, AVAILABLE, UNLOADING, END."""
+"""One version of one model through its life: START, LOADING, AVAILABLE, UNLOADING, END."""
 
 import threading
+import time
+from collections.abc import Callable
 from enum import IntEnum
 
-from tfs_helpers.embedded.loading import LoadOptions, load
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.runner import Runner
 from tfs_helpers.embedded.status import ServingError
 
-__all__ = ["Servable", "State"]
+__all__ = ["Load", "Servable", "State"]
+
+Load = Callable[[str, int, str], Runner]
+"""Loads a version, once, from its model's name, its number and its folder; raises ServingError."""
 
 
 class State(IntEnum):
@@ -23,21 +27,44 @@ class State(IntEnum):
 
 
 class Servable:
-    """One version of one model."""
+    """One version of one model.
 
-    def __init__(self, name: str, version: int, folder: str) -> None:
+    Attributes:
+        name: the model's.
+        version: its number.
+        folder: where it is loaded from.
+        state: where it is in its life.
+        error: why the last try to load it failed.
+        tries: how often loading it was tried.
+        retry_at: when it is to be tried again, on the monotonic clock; None while nothing is due.
+        cancelled: whether it is no longer wanted, or was not at some time: it is not tried again, and may come back.
+    """
+
+    def __init__(self, name: str, version: int, folder: str = "") -> None:
         self.name = name
         self.version = version
         self.folder = folder
         self.state = State.START
         self.error: ServingError | None = None
-        self.cancelled = threading.Event()
+        self.tries = 0
+        self.retry_at: float | None = None
+        self.cancelled = False
         self._session: Runner | None = None
         self._users = 0
         self._idle = threading.Condition()
 
     def __str__(self) -> str:
         return f"{{name: {self.name} version: {self.version}}}"
+
+    @property
+    def runner(self) -> Runner | None:
+        """What runs it, to be looked at only; None where it is not loaded."""
+        return self._session
+
+    @property
+    def may_come_back(self) -> bool:
+        """Whether it has ended, and is loaded afresh where it is wanted: not so a failure that was wanted all along."""
+        return self.state == State.END and (self.cancelled or self.error is None)
 
     def acquire(self) -> Runner | None:
         """Its session, kept loaded until `release`; None where it is not AVAILABLE, or no longer."""
@@ -53,30 +80,62 @@ class Servable:
             self._users -= 1
             self._idle.notify_all()
 
-    def load(self, options: LoadOptions) -> None:
-        """Load it, trying again as often as the options say; ends AVAILABLE, or END with `error` set."""
+    def load(self, load: Load, retries: int, pause: float) -> None:
+        """Try to load it, once. Ends AVAILABLE; LOADING with `retry_at` set; or END with `error` set.
+
+        Args:
+            load: what loads it.
+            retries: how often a failed load is tried again.
+            pause: seconds between two tries.
+        """
+        if self.cancelled:
+            self.state = State.END
+            return
         self.state = State.LOADING
-        log.info("Loading servable version %s", self)
-        for attempt in range(options.retries + 1):
-            if attempt:
-                log.info("Retrying of Loading servable: %s retry: %d", self, attempt)
-            try:
-                session = load(self.folder, options)
-            except ServingError as error:
-                log.error("Loading servable: %s failed: %s", self, error)
-                self.error = error
-            else:
-                with self._idle:
-                    self._session, self.error = session, None
-                    self.state = State.AVAILABLE
-                log.info("Successfully loaded servable version %s", self)
-                return
-            if self.cancelled.is_set() or (attempt < options.retries and self.cancelled.wait(options.pause)):
-                break
+        if self.tries:
+            log.info("Retrying of Loading servable: %s retry: %d", self, self.tries)
         else:
-            log.info("Retrying of Loading servable: %s exhausted max_num_retries: %d", self, options.retries)
+            log.info("Loading servable version %s", self)
+        self.tries += 1
+        try:
+            session = load(self.name, self.version, self.folder)
+        except ServingError as error:
+            self._failed(error, retries, pause)
+            return
+        if self.tries > retries:
+            self._exhausted(retries)
+        with self._idle:
+            self._session, self.error, self.cancelled = session, None, False
+            # Told before it is so: once it is, others go on, and tell of it.
+            log.info("Successfully loaded servable version %s", self)
+            self.state = State.AVAILABLE
+
+    def _failed(self, error: ServingError, retries: int, pause: float) -> None:
+        log.error("Loading servable: %s failed: %s", self, error)
+        self.error = error
+        if self.cancelled:
+            self.give_up()
+        elif self.tries > retries:
+            self._exhausted(retries)
+            self.end(error)
+        else:
+            self.retry_at = time.monotonic() + pause
+
+    def _exhausted(self, retries: int) -> None:
+        """Told after the last try that there can be, also where it went well (retrier.cc)."""
+        log.info("Retrying of Loading servable: %s exhausted max_num_retries: %d", self, retries)
+
+    def give_up(self) -> None:
+        """It is not wanted any more, and is not tried again."""
+        log.info("Retrying of Loading servable: %s was cancelled.", self)
+        self.end(self.error)
+
+    def end(self, error: ServingError | None) -> None:
+        """It cannot be loaded."""
+        log.info("Encountered an error for servable version %s: %s", self, error)
+        log.error("Servable %s cannot be loaded: %s", self, error)
+        self.error, self.retry_at = error, None
         self.state = State.END
-        log.error("Servable %s cannot be loaded: %s", self, self.error)
 
     def unload(self) -> None:
         """Take it out of service, wait for the requests that are inside, free it; ends END."""
@@ -89,5 +148,5 @@ class Servable:
         log.info("Unloading just-loaded servable version %s", self)
         if session is not None:
             session.close()
-        self.state = State.END
         log.info("Done unloading servable version %s", self)
+        self.state = State.END

@@ -1,20 +1,31 @@
 """The server as a whole: from its options to two open ports, and back to silence."""
 
 import asyncio
-import os
+import ctypes
+import functools
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tfs_helpers.embedded.core import ServerCore
 from tfs_helpers.embedded.inference import InferenceService
+from tfs_helpers.embedded.lanes import Lanes
 from tfs_helpers.embedded.library import load_library
-from tfs_helpers.embedded.listening import GRACE_SECONDS, open_grpc, open_rest
+from tfs_helpers.embedded.limits import DEFAULT_LIMITS, Limits
+from tfs_helpers.embedded.listening import GRACE_SECONDS, check_listening, open_grpc, open_rest
+from tfs_helpers.embedded.loading import Loader
 from tfs_helpers.embedded.log import log
+from tfs_helpers.embedded.metrics import Metrics
 from tfs_helpers.embedded.options import Options
-from tfs_helpers.embedded.settings import check_options, load_options, read_model_config
+from tfs_helpers.embedded.settings import (
+    check_options,
+    check_thread_pools,
+    manager_options,
+    read_metrics_path,
+    read_model_config,
+    read_platforms,
+)
 from tfs_helpers.embedded.status import ServingError
 
 __all__ = ["serve"]
@@ -22,16 +33,24 @@ __all__ = ["serve"]
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
-def serve(options: Options) -> None:
+def serve(options: Options, limits: Limits = DEFAULT_LIMITS) -> None:
     """Run a server until a SIGTERM or SIGINT; calls that are inside then may finish.
+
+    Args:
+        options: what the command line says.
+        limits: what clients may do.
 
     Raises:
         ServingError: it cannot start; the words are the real server's.
     """
     check_options(options)
-    for name in options.without_effect():
-        log.warning("--%s has no effect in the embedded server", name)
+    for line in options.without_effect():
+        log.warning("%s", line)
     config = read_model_config(options)
+    metrics = Metrics()
+    core = _core(options, metrics)
+    check_listening(options)
+    metrics_path = read_metrics_path(options)
     stopping = threading.Event()
     wake: list[Callable[[], None]] = []
 
@@ -42,8 +61,7 @@ def serve(options: Options) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    core = _core(options)
-    load_library()
+    _heed_xla(load_library(), options)
     # Importing the doors takes as long as loading a model: both at once. Before the library, both would be in memory
     # at its peak.
     doors = threading.Thread(target=_import_doors)
@@ -60,40 +78,68 @@ def serve(options: Options) -> None:
         if failure:
             raise failure[0]
         return
-    _run_loop(core, options, stopping, wake)
+    service = InferenceService(
+        core,
+        metrics,
+        as_content=options.flag("enable_serialization_as_tensor_content"),
+        check_method_names=options.flag("enable_signature_method_name_check"),
+    )
+    serve_until = functools.partial(_serve, service, options, limits, metrics_path)
+    _run_loop(core, options, serve_until, stopping, wake)
 
 
-def _core(options: Options) -> ServerCore:
+def _core(options: Options, metrics: Metrics) -> ServerCore:
+    platforms = {name: Loader(how, metrics) for name, how in read_platforms(options).items()}
+    check_thread_pools(options)
     return ServerCore(
-        load_options(options),
-        load_threads=options.number("num_load_threads") or 4 * (os.cpu_count() or 1),
+        platforms,
+        manager_options(options),
         poll_seconds=options.number("file_system_poll_wait_seconds"),
         labels_may_wait=options.flag("allow_version_labels_for_unavailable_models"),
     )
 
 
+def _heed_xla(library: ctypes.CDLL, options: Options) -> None:
+    """Without either flag, what is to be compiled by XLA (`jit_compile=True`) fails when it is called (main.cc)."""
+    if options.flag("xla_cpu_compilation_enabled") or options.flag("xla_gpu_compilation_enabled"):
+        return
+    # tensorflow::DisableXlaCompilation(), which the C API does not have.
+    disable = getattr(library, "_ZN10tensorflow21DisableXlaCompilationEv", None)
+    if disable is None:
+        log.warning("This TensorFlow cannot be kept from compiling by XLA; the real server does not without a flag")
+    else:
+        disable()
+
+
 def _import_doors() -> None:
     import tfs_helpers.embedded.grpc
+    import tfs_helpers.embedded.grpc_services
+    import tfs_helpers.embedded.http_server
     import tfs_helpers.embedded.rest  # noqa: F401
 
 
 def _load_first(core: ServerCore, config: Any, failure: list[ServingError]) -> None:
     try:
-        core.reload(config)
+        core.serve_first(config)
     except ServingError as error:
         failure.append(error)
 
 
-def _run_loop(core: ServerCore, options: Options, stopping: threading.Event, wake: list[Callable[[], None]]) -> None:
+def _run_loop(
+    core: ServerCore,
+    options: Options,
+    serve_until: Callable[[threading.Event, list[Callable[[], None]]], Coroutine[Any, Any, None]],
+    stopping: threading.Event,
+    wake: list[Callable[[], None]],
+) -> None:
     import uvloop
 
-    service = InferenceService(core, as_content=options.flag("enable_serialization_as_tensor_content"))
     seconds = options.number("model_config_file_poll_wait_seconds")
     if seconds > 0 and options.text("model_config_file"):
         follower = threading.Thread(target=_follow_config, args=(core, options, seconds, stopping), daemon=True)
         follower.start()
     try:
-        uvloop.run(_serve(service, options, stopping, wake))
+        uvloop.run(serve_until(stopping, wake))
     finally:
         core.close()
 
@@ -104,16 +150,21 @@ def _follow_config(core: ServerCore, options: Options, seconds: float, stopping:
         try:
             config = read_model_config(options)
         except ServingError as error:
-            log.error("Failed to read ModelServerConfig file: %s", error)
+            log.error("Failed to read ModelServerConfig file: %s", error.message)
             continue
         try:
             core.apply(config)
         except ServingError as error:
-            log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error)
+            log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)
 
 
 async def _serve(
-    service: InferenceService, options: Options, stopping: threading.Event, wake: list[Callable[[], None]]
+    service: InferenceService,
+    options: Options,
+    limits: Limits,
+    metrics_path: str | None,
+    stopping: threading.Event,
+    wake: list[Callable[[], None]],
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -128,14 +179,15 @@ async def _serve(
         log.warning(
             "Listening on %s: whoever reaches this machine can call the models and reconfigure the server", options.host
         )
-    with ThreadPoolExecutor(max(8, 4 * (os.cpu_count() or 1)), thread_name_prefix="infer") as executor:
-        grpc_server = await open_grpc(service, executor, options)
-        rest_runner = await open_rest(service, executor, options)
-        try:
-            await stop.wait()
-            log.info("Stopping: calls that are inside may finish")
-        finally:
-            await asyncio.gather(grpc_server.stop(GRACE_SECONDS), rest_runner.cleanup() if rest_runner else _nothing())
+    # Not closed at the end: what is inside TensorFlow then has had its time, and may hang.
+    lanes = Lanes(max(1, options.number("rest_api_num_threads")))
+    grpc_server = await open_grpc(service, lanes, options, limits)
+    rest_runner = await open_rest(service, lanes, options, metrics_path, limits)
+    try:
+        await stop.wait()
+        log.info("Stopping: calls that are inside may finish")
+    finally:
+        await asyncio.gather(grpc_server.stop(GRACE_SECONDS), rest_runner.cleanup() if rest_runner else _nothing())
 
 
 async def _nothing() -> None:

@@ -9,15 +9,26 @@ from tfs_helpers.version_folders import read_candidates
 
 __all__ = ["aspired_versions", "read_versions"]
 
+_LOCAL = "file://"
 
-def read_versions(base_path: str) -> dict[int, str] | None:
-    """`{version: folder}` of a base path, lowest first; None where the base path itself is missing.
+
+def read_versions(model: str, base_path: str) -> dict[int, str] | None:
+    """`{version: folder}` of a base path, lowest first; None where the base path itself cannot be read.
 
     Where two names mean one number (`1` and `01`), the last in alphabetical order counts.
     """
+    scheme, remote, _ = base_path.removeprefix(_LOCAL).partition("://")
+    if remote:
+        _cannot_find(model, base_path, f"UNIMPLEMENTED: File system scheme '{scheme}' not implemented")
+        return None
+    folder = base_path.removeprefix(_LOCAL)
     try:
-        found = read_candidates(base_path)
-    except OSError:
+        found = read_candidates(folder)
+    except FileNotFoundError:
+        _cannot_find(model, base_path, f"NOT_FOUND: {base_path} not found")
+        return None
+    except OSError as error:
+        _cannot_find(model, base_path, f"UNKNOWN: {base_path}; {error.strerror}")
         return None
     for version, candidates in found.items():
         for ignored, loaded in pairwise(candidates):
@@ -27,7 +38,15 @@ def read_versions(base_path: str) -> dict[int, str] | None:
                 loaded.name,
                 ignored.name,
             )
-    return {version: f"{base_path.rstrip('/')}/{candidates[-1].name}" for version, candidates in found.items()}
+    return {version: f"{folder.rstrip('/')}/{candidates[-1].name}" for version, candidates in found.items()}
+
+
+def _cannot_find(model: str, base_path: str, why: str) -> None:
+    log.error(
+        "FileSystemStoragePathSource encountered a filesystem access error: Could not find base path "
+        "%s for servable %s with error %s",
+        *(base_path, model, why),
+    )
 
 
 def aspired_versions(model: str, base_path: str, policy: Any, found: Mapping[int, str]) -> dict[int, str]:
