@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 from tfs_helpers.errors import InputError
 
-__all__ = ["DTYPES", "DType", "by_name", "by_number", "of_array"]
+__all__ = ["DTYPES", "MOST_DIMENSIONS", "DType", "by_name", "by_number", "of_array"]
+
+
+MOST_DIMENSIONS = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32  # of an array in numpy
 
 
 class DType(NamedTuple):
@@ -78,6 +81,7 @@ DTYPES = (
 _BY_NAME = {dtype.name: dtype for dtype in DTYPES}
 _BY_NUMBER = {dtype.number: dtype for dtype in DTYPES}
 _BY_NUMPY = {dtype.numpy: dtype for dtype in DTYPES}
+_BY_TYPE: dict[type[Any], DType] = {}
 _STRING = _BY_NAME["DT_STRING"]
 
 
@@ -126,10 +130,14 @@ def of_array(array: npt.NDArray[Any]) -> DType:
     Raises:
         InputError: TensorFlow has no such type.
     """
+    found = _BY_TYPE.get(array.dtype.type)
+    if found is not None:
+        return found
     if array.dtype.kind in "OSUT":
         return _STRING
     try:
-        return _BY_NUMPY[array.dtype.name]
+        # Asking for the name takes longer than a small model runs, so it is asked once for each type.
+        return _BY_TYPE.setdefault(array.dtype.type, _BY_NUMPY[array.dtype.name])
     except KeyError:
         raise InputError(
             f"TensorFlow has no tensors of numpy type {array.dtype}.",

@@ -32,6 +32,7 @@ Array = npt.NDArray[Any]
 _local = threading.local()
 _NUMBER_BYTES = b"0123456789+-.eE \t\r\n"
 _MOST_DIMENSIONS = 32  # of an array in any numpy
+_MOST_STEPS = 256
 # REST has no way to write these (json_tensor.cc): the server answers UNIMPLEMENTED.
 _NOT_IN_JSON = {"DT_HALF", "DT_BFLOAT16", "DT_UINT16", "DT_COMPLEX64", "DT_COMPLEX128"}
 
@@ -237,16 +238,24 @@ def _shape_of(skeleton: bytes) -> tuple[int, ...] | None:
     shape: list[int] = []
     inner = 0
     for depth in reversed(range(rank)):
-        close = skeleton.find(b"]" * (rank - depth))
-        if close < 0:
-            return None
-        length = close + rank - depth - depth
+        length = _length_at(skeleton, depth, inner, b"]" * (rank - depth))
         count, rest = divmod(length - 1, inner + 1)
         if rest:
             return None
         shape.insert(0, count)
         inner = length
     return tuple(shape)
+
+
+def _length_at(skeleton: bytes, depth: int, inner: int, closing: bytes) -> int:
+    """The length of the first list at a depth, whose elements have `inner` bytes each, if the skeleton is full."""
+    at = depth + 1 + inner
+    for _ in range(_MOST_STEPS):
+        if skeleton[at : at + 1] != b",":
+            return at + 1 - depth
+        at += inner + 1
+    # Looking for its end takes time for every list inside, so it is for long ones.
+    return skeleton.find(closing, at) + len(closing) - depth
 
 
 def _skeleton_of(shape: tuple[int, ...]) -> bytes:

@@ -3,8 +3,8 @@
 Going out, numbers travel as `tensor_content` (the array's bytes in one piece)
 unless typed fields are asked for, which is what the real server answers with.
 Coming in, both are read, with the rules of TensorFlow's own `Tensor::FromProto`:
-too few values repeat the last one, none means zeros, surplus ones are ignored,
-`tensor_content` wins. The JSON forms are in `json_tensors.py`.
+too few values repeat the last one (up to 64 MiB of it), none means zeros,
+surplus ones are ignored, `tensor_content` wins. The JSON forms are in `json_tensors.py`.
 """
 
 import math
@@ -23,7 +23,8 @@ Array = npt.NDArray[Any]
 
 # A protobuf message ends at 2 GiB, so no honest tensor is larger; a shape that promises more is refused at once.
 _MOST_BYTES = 2**31 - 1
-_MOST_DIMENSIONS = 32  # of an array in any numpy
+# So that a few bytes on the wire do not become gigabytes: a tensor may repeat its last value, up to this size.
+_MOST_REPEATED = 2**26
 _SEQUENCES = (list, tuple)
 
 
@@ -230,8 +231,8 @@ def from_proto(proto: Any) -> Array:
         An array of the proto's shape, native byte order, writable; strings as an object array of bytes.
 
     Raises:
-        InputError: no such dtype, a negative dimension, more than 32 of them or more than 2 GiB, or content of the
-            wrong length.
+        InputError: no such dtype, a negative dimension, more of them than numpy has, more than 2 GiB or more than
+            64 MiB of repeated values, or content of the wrong length.
     """
     dtype = dtypes.by_number(proto.dtype)
     if dtype is None:
@@ -240,11 +241,16 @@ def from_proto(proto: Any) -> Array:
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if min(shape, default=0) < 0:
         raise InputError(f"The tensor has no full shape: {list(shape)}.")
-    if len(shape) > _MOST_DIMENSIONS:
-        raise InputError(f"The tensor has {len(shape)} dimensions; numpy arrays have {_MOST_DIMENSIONS} at most.")
+    if len(shape) > dtypes.MOST_DIMENSIONS:
+        most = dtypes.MOST_DIMENSIONS
+        raise InputError(f"The tensor has {len(shape)} dimensions; numpy arrays have {most} at most.")
     count = math.prod(shape)
     if count * dtype.type.itemsize > _MOST_BYTES:
         raise InputError(f"The tensor's shape {list(shape)} needs more than 2 GiB, which no message carries.")
+    if math.prod(size or 1 for size in shape) * dtype.type.itemsize >= 2**63:
+        raise InputError(
+            f"The tensor is empty, but numpy cannot tell how far apart the rows of {list(shape)} would be."
+        )
     if dtype.is_text:
         return _texts_from(proto, count).reshape(shape)
     if count == 0:
@@ -278,6 +284,7 @@ def _filled(values: Array, count: int, dtype: dtypes.DType) -> Array:
         return values
     if len(values) > count:
         return values[:count].copy()
+    _check_repeats(count - len(values), dtype.type.itemsize)
     array = np.zeros(count, dtype.type)
     if len(values):
         array[: len(values)] = values
@@ -285,13 +292,24 @@ def _filled(values: Array, count: int, dtype: dtypes.DType) -> Array:
     return array
 
 
+def _check_repeats(missing: int, size: int) -> None:
+    if missing * size > _MOST_REPEATED:
+        raise InputError(
+            f"The tensor's shape needs {missing} values more than it brings, {missing * size} bytes of them.",
+            "Missing values are filled in with the last one, but a short message may not fill the memory.",
+            "Send all the values.",
+        )
+
+
 def _texts_from(proto: Any, count: int) -> Array:
     values: list[bytes] = list(proto.string_val)
     if proto.tensor_content and count:
         values = _split_content(proto.tensor_content, count)
+    last = values[-1] if values else b""
+    _check_repeats(count - len(values), len(last) + 24)  # TensorFlow keeps 24 bytes for each
     array = np.empty(count, object)
     if len(values) < count:
-        array[:] = values[-1] if values else b""
+        array[:] = last
     array[: len(values)] = values[:count]
     return array
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from tfs_helpers import protos
 from tfs_helpers.embedded.json_request import is_base64, kind_of, parse_body, signature_name_of, unbase64
 from tfs_helpers.embedded.json_text import value_text
+from tfs_helpers.embedded.rapidjson import Members
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["input_from_json", "serialized"]
@@ -44,63 +45,72 @@ def serialized(given: Any) -> Array:
     return array
 
 
-def input_from_json(body: bytes, method: str) -> tuple[str, Any]:
-    """The signature's name and the Input proto of a REST request.
-
-    Args:
-        method: `classify` or `regress`.
+def input_from_json(body: bytes) -> tuple[str, Any]:
+    """The signature's name and the Input proto of a REST request, to classify or to regress: the texts are the same.
 
     Raises:
         ServingError: INVALID_ARGUMENT, in the real server's words.
     """
     document = parse_body(body)
     name = signature_name_of(document)
-    if "examples" not in document:
-        raise _bad(
-            f"JSON Value: {value_text(document)} When method is {method}, key 'examples' is expected and was not found"
-        )
-    rows = document["examples"]
     given = protos.Input()
     if "context" in document:
         into = given.example_list_with_context.examples
         _fill(given.example_list_with_context.context, document["context"])
     else:
         into = given.example_list.examples
+    if "examples" not in document:
+        raise _bad(
+            f"JSON Value: {value_text(document)} When method is classify, key 'examples' is expected and was not found"
+        )
+    rows = document["examples"]
     if not isinstance(rows, list):
         raise _bad(f"JSON Value: {value_text(document)} Expecting 'examples' value to be an list/array")
     if not rows:
         raise _bad(f"JSON Value: {value_text(document)} 'examples' value is an empty array")
     for row in rows:
         _fill(into.add(), row)
-    return name, given
+    # No signature has a name that is no UTF-8, and no proto can hold one.
+    return name.encode(errors="surrogateescape").decode(errors="replace"), given
 
 
 def _fill(example: Any, value: Any) -> None:
-    """One `tf.Example` from a JSON object: each feature's kind is that of its first value."""
+    """One `tf.Example` from a JSON object; of two features of one name the last counts."""
     if not isinstance(value, dict):
         raise _bad(f"Example must be JSON object but got JSON {kind_of(value)}")
-    for name, content in value.items():
-        feature = example.features.feature[name]
+    for name, content in value.pairs if isinstance(value, Members) else value.items():
+        feature = _feature(example, name)
+        feature.Clear()
         for item in content if isinstance(content, list) else [content]:
             _add(feature, name, item)
 
 
+def _feature(example: Any, name: str) -> Any:
+    try:
+        return example.features.feature[name]
+    except UnicodeEncodeError:
+        # No model asks for a name that is no UTF-8: its values are looked at, and left out.
+        return protos.message_class("tensorflow.Feature")()
+
+
 def _add(feature: Any, name: str, item: Any) -> None:
+    """One value more; the first one says of which kind they all are."""
     content: int | float | bytes
     if isinstance(item, int):  # booleans too
         field, content = "int64_list", int(item)
-        if item >= _INT64.stop:
-            raise _bad(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
     elif isinstance(item, float):
         field, content = "float_list", item
     elif isinstance(item, str):
         field, content = "bytes_list", item.encode(errors="surrogateescape")
     elif is_base64(item):
-        field, content = "bytes_list", unbase64(item["b64"])
+        field, content = "bytes_list", b""
     else:
         raise _bad(f"Feature: {name} has element with unexpected JSON type: {kind_of(item)}")
     kind = feature.WhichOneof("kind")
     if kind not in (None, field):
-        word = {"int64_list": "int64", "float_list": "float", "bytes_list": "string"}[kind]
-        raise _bad(f"Unexpected element type in feature: {name} expecting type: {word}")
+        raise _bad(f"Unexpected element type in feature: {name} expecting type: {kind.removesuffix('_list')}")
+    if isinstance(item, dict):
+        content = unbase64(item["b64"])
+    elif field == "int64_list" and item not in _INT64:
+        raise _bad(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
     getattr(feature, field).value.append(content)

@@ -7,7 +7,6 @@ Python objects at all.
 """
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ __all__ = ["PredictBody", "is_base64", "kind_of", "parse_body", "signature_name_
 
 Array = npt.NDArray[Any]
 
-_MOST_DIMENSIONS = 64  # numpy has no more
+_MOST_EXACT = 2**16
 _KEYS = (b"inputs", b"instances")
 _INT32 = range(-(2**31), 2**31)
 _RANGES = {"DT_INT64": range(-(2**63), 2**63), "DT_UINT32": range(2**32), "DT_UINT64": range(2**64)}
@@ -76,16 +75,13 @@ class PredictBody:
                     return {names[0]: array}
             self._document = parse_body(self._body)
         document = self._document or {}
-        if "instances" in document and "inputs" in document:
-            raise _bad(
-                f"JSON Value: {value_text(document)} Not formatted correctly expecting only one of "
-                "'inputs' or 'instances' keys to exist "
-            )
-        if "instances" in document:
-            return _from_rows(document, infos)
-        if "inputs" in document:
-            return _from_columns(document["inputs"], infos)
-        raise _bad("Missing 'inputs' or 'instances' key")
+        try:
+            return _arrays(document, infos)
+        except ServingError:
+            if len(self._body) > _MOST_EXACT:
+                raise
+        # Error texts show numbers as RapidJSON reads them, to their last digit.
+        return _arrays(rapidjson.parse(self._body), infos)
 
     def _from_block(self, number: int) -> Array | None:
         """The block of numbers in the signature's type; None where that needs a closer look."""
@@ -106,15 +102,9 @@ def _fits_int32(values: Array) -> bool:
     return bool(values.min() >= _INT32.start and values.max() < _INT32.stop)
 
 
-def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for key, value in pairs:
-        members.setdefault(key, value)
-    return members
-
-
-_NEEDS_CARE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}|\\u[dD]")
-_decoder = json.JSONDecoder(object_pairs_hook=_first_wins, strict=True)
+# What the standard library reads otherwise: numbers beyond 64 bits or doubles, and halves of surrogate pairs.
+_NEEDS_CARE = re.compile(rb"[eE]\+?[0-9]{3}|(?<![0-9.])[0-9]{19}|\\u[dD]")
+_decoder = json.JSONDecoder(object_pairs_hook=rapidjson.members, strict=True)
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -123,16 +113,27 @@ def parse_body(body: bytes) -> dict[str, Any]:
     Raises:
         ServingError: INVALID_ARGUMENT.
     """
-    text = body.removeprefix(b"\xef\xbb\xbf")
-    if not text:
+    if not body:
         raise _bad("JSON Parse error: The document is empty")
-    try:
-        document = _parsed(text)
-    except rapidjson.JsonError as error:
-        raise _bad(f"JSON Parse error: {error}") from None
+    document = _quickly(body)
+    if not isinstance(document, dict):
+        try:
+            document = rapidjson.parse(body)
+        except rapidjson.JsonError as error:
+            raise _bad(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
         raise _bad(f"JSON Value: {value_text(document)} Is not object")
     return document
+
+
+def _quickly(body: bytes) -> Any:
+    """The document by the standard library, where that reads it as the real server does; else None."""
+    if _NEEDS_CARE.search(body):
+        return None
+    try:
+        return _decoder.raw_decode(body.decode(errors="surrogateescape").lstrip(" \t\r\n"))[0]
+    except (json.JSONDecodeError, RecursionError):
+        return None
 
 
 def signature_name_of(document: dict[str, Any]) -> str:
@@ -149,18 +150,20 @@ def signature_name_of(document: dict[str, Any]) -> str:
     return name
 
 
-def _parsed(text: bytes) -> Any:
-    """By the standard library where that is safe: it takes numbers and escapes that the real server refuses."""
-    if not _NEEDS_CARE.search(text):
-        try:
-            return _decoder.raw_decode(text.decode(errors="surrogateescape").lstrip(" \t\r\n"))[0]
-        except (json.JSONDecodeError, RecursionError):
-            # Then the other parser says what is wrong, or reads it all the same.
-            return rapidjson.parse(text)
-    return rapidjson.parse(text)
-
-
 # ---- the two forms
+
+
+def _arrays(document: dict[str, Any], infos: Mapping[str, Any]) -> dict[str, Array]:
+    if "instances" in document and "inputs" in document:
+        raise _bad(
+            f"JSON Value: {value_text(document)} Not formatted correctly expecting only one of "
+            "'inputs' or 'instances' keys to exist "
+        )
+    if "instances" in document:
+        return _from_rows(document, infos)
+    if "inputs" in document:
+        return _from_columns(document["inputs"], infos)
+    raise _bad("Missing 'inputs' or 'instances' key")
 
 
 def _is_object(value: Any) -> bool:
@@ -170,7 +173,7 @@ def _is_object(value: Any) -> bool:
 
 def is_base64(value: Any) -> bool:
     """Whether a JSON value is `{"b64": "..."}`."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+    return type(value) is dict and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def _from_columns(value: Any, infos: Mapping[str, Any]) -> dict[str, Array]:
@@ -196,7 +199,7 @@ def _from_rows(document: dict[str, Any], infos: Mapping[str, Any]) -> dict[str, 
     if not rows:
         raise _bad(f"JSON Value: {value_text(document)} No values in 'instances' array")
     named = _is_object(rows[0])
-    if not named and len(infos) > 1:
+    if not isinstance(rows[0], dict) and len(infos) > 1:
         raise _bad(
             "instances is a plain list, but expecting list of objects as multiple input tensors required "
             "as per tensorinfo_map"
@@ -210,12 +213,19 @@ def _from_rows(document: dict[str, Any], infos: Mapping[str, Any]) -> dict[str, 
         if named:
             _add_named(columns, index, row)
         else:
-            _add(next(iter(columns.values())), row, f"Failed to process element: {index}")
+            _add(columns[min(columns)], row, f"Failed to process element: {index}")
+    if not named and len(infos) > 1:
+        # Strings in base64 pass for objects until here.
+        first, *others = sorted(infos)
+        raise _bad(
+            f"input size does not match signature: 1!={len(infos)} len({{{first}}}) != "
+            f"len({{{','.join(sorted(infos))}}}). Sent extra: {{}}. Missing but required: {{{','.join(others)}}}."
+        )
     return {name: column.stacked(len(rows)) for name, column in columns.items()}
 
 
 def _add_named(columns: "dict[str, _Column]", index: int, row: dict[str, Any]) -> None:
-    for name, value in row.items():
+    for name, value in row.pairs if isinstance(row, rapidjson.Members) else row.items():
         where = f"Failed to process element: {index} key: {name}"
         if name not in columns:
             error = _bad(f"JSON object: does not have named input: {name}")
@@ -253,10 +263,17 @@ class _Column:
         self._rows.append(row)
 
     def stacked(self, count: int) -> Array:
+        """The first `count` rows as one array: a name that came twice in an object has put in one too many."""
+        if self._rows[0].ndim == dtypes.MOST_DIMENSIONS:
+            raise _too_deep()
         array = np.empty((count, *self._rows[0].shape), self._rows[0].dtype)
-        for index, row in enumerate(self._rows):
+        for index, row in enumerate(self._rows[:count]):
             array[index] = row if row.ndim else row.item()
         return array
+
+
+def _too_deep() -> ServingError:
+    return _bad(f"Tensors of more than {dtypes.MOST_DIMENSIONS} dimensions cannot be served")
 
 
 def _brackets(shape: tuple[int, ...]) -> str:
@@ -275,8 +292,8 @@ def _tensor(value: Any, number: int) -> Array:
         if not probe:
             break
         probe = probe[0]
-    if len(shape) > _MOST_DIMENSIONS:
-        raise _bad(f"Tensors of more than {_MOST_DIMENSIONS} dimensions cannot be served")
+    if len(shape) > dtypes.MOST_DIMENSIONS:
+        raise _too_deep()
     leaves: list[Any] = []
     dtype = dtypes.by_number(number)
     _gather(value, 0, shape, dtype, number, leaves)
@@ -329,6 +346,8 @@ def _leaf(value: Any, dtype: dtypes.DType | None, number: int) -> Any:
             return value.encode(errors="surrogateescape")
         if is_base64(value):
             return unbase64(value["b64"])
+        if isinstance(value, dict):
+            raise _bad(f"JSON Value: {value_text(value)} not formatted correctly for base64 data")
     elif not isinstance(value, dict):
         raise ServingError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {value_text(value)} to type: {word}")
     raise _bad(f"JSON Value: {value_text(value)} Type: {kind_of(value)} is not of expected type: {word}")
@@ -345,13 +364,20 @@ def kind_of(value: Any) -> str:
     return "Null" if value is None else "Number"
 
 
+_BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
+_SPACES = str.maketrans("", "", " \t\n\v\f\r")
+
+
 def unbase64(text: str) -> bytes:
-    """The bytes that a base64 text stands for; padding may be left out.
+    """The bytes that a base64 text stands for: spaces do not count, padding may be left out, dots will do for it.
 
     Raises:
         ServingError: INVALID_ARGUMENT, where it is none.
     """
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise _bad("Unable to base64 decode") from None
+    match = _BASE64.fullmatch(text.translate(_SPACES))
+    if match is not None:
+        content, padding = match.groups()
+        missing = -len(content) % 4
+        if missing != 3 and len(padding) in (0, missing):
+            return base64.b64decode(content + "=" * missing)
+    raise _bad("Unable to base64 decode")

@@ -9,8 +9,8 @@ ten times as fast, in a text that nobody reads.
 """
 
 import base64
-import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +19,8 @@ import numpy.typing as npt
 import orjson
 
 from tfs_helpers import dtypes
+from tfs_helpers.embedded.grisu import double_text
+from tfs_helpers.embedded.rapidjson import Members
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = [
@@ -37,6 +39,10 @@ Array = npt.NDArray[Any]
 EXACT = 256
 _MOST_SHOWN = 256
 _INDENT = "    "
+_SPECIAL = re.compile(r'["\\\x00-\x1f]')
+_ESCAPES = {code: f"\\u{code:04X}" for code in range(32)} | {
+    ord(character): "\\" + letter for character, letter in zip('"\\\b\f\n\r\t', '"\\bfnrt', strict=True)
+}
 _UNWRITABLE = {"DT_HALF", "DT_BFLOAT16", "DT_UINT16", "DT_COMPLEX64", "DT_COMPLEX128"}
 
 
@@ -47,7 +53,7 @@ def error_text(message: str) -> str:
 
 def quoted(text: str) -> str:
     """A JSON string: only what must be escaped is."""
-    return json.dumps(text, ensure_ascii=False)
+    return f'"{text.translate(_ESCAPES) if _SPECIAL.search(text) else text}"'
 
 
 def number_texts(array: Array) -> list[str]:
@@ -65,9 +71,8 @@ def _float_text(value: float, kind: Any, precise: str) -> str:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     text = f"{value:g}"
-    with np.errstate(over="ignore"):
-        if kind(text) != value:
-            text = format(value, precise)
+    if kind(float(text)) != value:
+        text = format(value, precise)
     return text if "." in text or "e" in text else text + ".0"
 
 
@@ -184,21 +189,35 @@ def _nested(leaves: Iterator[str], shape: Sequence[int], *, flat: bool, level: i
 
 def value_text(value: Any) -> str:
     """A parsed JSON value as error texts show it: objects over several lines, arrays on one, cut at 256 bytes."""
-    text = _shown(value, 0)
-    return text.encode()[:_MOST_SHOWN].decode(errors="ignore") if len(text) > _MOST_SHOWN else text
+    text = b""
+    for piece in _pieces(value, 1):
+        # At a number that is not finite RapidJSON's writer gives up.
+        if piece is None or len(text) > _MOST_SHOWN:
+            break
+        text += piece.encode(errors="surrogateescape")
+    return text[:_MOST_SHOWN].decode(errors="surrogateescape")
 
 
-def _shown(value: Any, level: int) -> str:
+def _pieces(value: Any, level: int) -> Iterator[str | None]:
+    """The texts that make up a value, `level` containers deep in another; None where it cannot be written."""
     if isinstance(value, dict):
-        if not value:
-            return "{}"
-        pad = _INDENT * (level + 1)
-        members = [f"{pad}{quoted(key)}: {_shown(item, level + 1)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(members) + "\n" + _INDENT * level + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_shown(item, level + 1) for item in value[:_MOST_SHOWN]) + "]"
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, float):
-        return json.dumps(value) if math.isfinite(value) else ""
-    return json.dumps(value)
+        pad = "\n" + _INDENT * level
+        separator = "{"
+        for key, item in value.pairs if isinstance(value, Members) else value.items():
+            yield f"{separator}{pad}{quoted(key)}: "
+            yield from _pieces(item, level + 1)
+            separator = ","
+        yield "{}" if separator == "{" else pad[: -len(_INDENT)] + "}"
+    elif isinstance(value, list):
+        yield "["
+        for index, item in enumerate(value):
+            if index:
+                yield ", "
+            yield from _pieces(item, level + 1)
+        yield "]"
+    elif isinstance(value, str):
+        yield quoted(value)
+    elif isinstance(value, float):
+        yield double_text(value) if math.isfinite(value) else None
+    else:
+        yield "null" if value is None else str(value).lower()

@@ -9,12 +9,13 @@ import numpy.typing as npt
 from tfs_helpers import protos
 from tfs_helpers.embedded.status import Code, ServingError
 
-__all__ = ["CLASSIFY", "REGRESS", "Judgement"]
+__all__ = ["CLASSIFY", "PREDICT", "REGRESS", "Judgement"]
 
 Array = npt.NDArray[Any]
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
+PREDICT = "tensorflow/serving/predict"
 _INPUT = "inputs"
 
 
@@ -28,6 +29,7 @@ class Judgement:
     Args:
         definition: its SignatureDef.
         method: `CLASSIFY` or `REGRESS`.
+        check_method_name: whether the signature must have been made for that.
 
     Attributes:
         input: the name of the tensor that takes the serialized examples.
@@ -37,9 +39,11 @@ class Judgement:
         ServingError: INVALID_ARGUMENT, where the signature cannot be run so.
     """
 
-    def __init__(self, definition: Any, method: str) -> None:
+    def __init__(self, definition: Any, method: str, *, check_method_name: bool = False) -> None:
         self._method = method
         word = "classification" if method == CLASSIFY else "regression"
+        if check_method_name and definition.method_name != method:
+            raise _bad(f"Expected {word} signature method_name to be {method}. Was: {definition.method_name}")
         if len(definition.inputs) != 1:
             raise _bad("Expected one input Tensor.")
         if method == CLASSIFY and len(definition.outputs) not in (1, 2):
@@ -52,7 +56,7 @@ class Judgement:
         found = {alias: definition.outputs[alias].name for alias in wanted if alias in definition.outputs}
         if not found and method == REGRESS:
             raise _bad(f"No regression outputs found in SignatureDef: {definition}")
-        if len(found) != len(definition.outputs):
+        if not found:
             raise _bad(
                 'Expected classification signature outputs to contain at least one of "classes" or "scores". '
                 f"Signature was: {definition}"

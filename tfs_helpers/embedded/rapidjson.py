@@ -2,20 +2,27 @@
 
 The standard library's parser is quicker and reads nearly every body; this one
 is for the rest, and says where a body goes wrong, and how, in RapidJSON's words.
+Numbers come out as there, where the last digit of a double may be off.
 """
 
 import math
 import re
 from typing import Any
 
-__all__ = ["JsonError", "parse"]
+__all__ = ["JsonError", "Members", "members", "parse"]
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _DIGITS = re.compile(rb"[0-9]*")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}")
 _ESCAPES = {0x22: b'"', 0x5C: b"\\", 0x2F: b"/", 0x62: b"\b", 0x66: b"\f", 0x6E: b"\n", 0x72: b"\r", 0x74: b"\t"}
 _LITERALS: dict[int, tuple[bytes, object]] = {0x74: (b"true", True), 0x66: (b"false", False), 0x6E: (b"null", None)}
+
+
+_TENTH_OF_MOST = 1.7976931348623157e307
+_SIGNIFICANT = 17
+_EXPONENT_DIGITS = 9
 
 
 class JsonError(Exception):
@@ -25,15 +32,38 @@ class JsonError(Exception):
         super().__init__(f"{words} at offset: {offset}")
 
 
+class Members(dict[str, Any]):
+    """An object in which a name comes more than once: the first of each name, and `pairs`, all of them in order."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(reversed(pairs))
+        self.pairs = pairs
+
+
+def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these members; of two of one name the first counts."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Members(pairs)
+
+
 def parse(text: bytes) -> Any:
     """The first value of a text; what follows it is not looked at.
 
-    Of two members of one name the first counts. Strings come as str, bytes that are no UTF-8 as surrogate escapes.
+    Objects are made by `members`. Strings come as str, bytes that are no UTF-8 as surrogate escapes.
 
     Raises:
         JsonError: it is no JSON.
     """
     return _Parser(text).document()
+
+
+def _scaled(number: float, power: int) -> float:
+    """A number times a power of ten, rounded as RapidJSON's quick way rounds it."""
+    if power < -308:
+        number, power = number / 1e308, power + 308
+        if power < -308:
+            return 0.0
+    return number * float(f"1e{power}") if power >= 0 else number / float(f"1e{-power}")
 
 
 class _Parser:
@@ -55,45 +85,40 @@ class _Parser:
 
     def document(self) -> Any:
         """The whole: containers that are open are kept on a stack, so any depth will do."""
+        for byte in _BYTE_ORDER_MARK:
+            self._at += self._peek() == byte
         self._skip_space()
-        if self._at >= len(self._text):
+        if self._peek() in b"\0]},:":  # anything else is taken for a value
             raise self._fail("The document is empty.")
-        stack: list[tuple[Any, str]] = []
-        key = ""
-        value: Any = None
+        stack: list[tuple[list[Any], str | None]] = []
+        key: str | None = None  # of the member that is being read; None in a list
         while True:
             byte = self._peek()
             if byte in b"[{" and byte:
                 self._at += 1
                 self._skip_space()
-                container: Any = [] if byte == 0x5B else {}
                 if self._peek() != (0x5D if byte == 0x5B else 0x7D):
-                    stack.append((container, key))
-                    if byte == 0x7B:
-                        key = self._member_name()
+                    stack.append(([], key))
+                    key = self._member_name() if byte == 0x7B else None
                     continue
                 self._at += 1
-                value = container
+                value: Any = [] if byte == 0x5B else {}
             else:
                 value = self._scalar()
             while True:
                 if not stack:
                     return value
-                container, outer = stack[-1]
-                if isinstance(container, list):
-                    container.append(value)
-                else:
-                    container.setdefault(key, value)
-                if self._goes_on(container):
-                    if isinstance(container, dict):
-                        key = self._member_name()
+                items, outer = stack[-1]
+                items.append(value if key is None else (key, value))
+                is_list = key is None
+                if self._goes_on(is_list):
+                    key = None if is_list else self._member_name()
                     break
                 stack.pop()
-                value, key = container, outer
+                value, key = items if is_list else members(items), outer
 
-    def _goes_on(self, container: Any) -> bool:
+    def _goes_on(self, is_list: bool) -> bool:
         """Past a comma, to the next element; or past the closing bracket."""
-        is_list = isinstance(container, list)
         self._skip_space()
         byte = self._peek()
         if byte == 0x2C:
@@ -135,55 +160,101 @@ class _Parser:
             self._at += 1
 
     def _number(self) -> int | float:
+        """A number as RapidJSON reads it when it is not told to be exact: by arithmetic on doubles."""
         start = self._at
-        if self._peek() == 0x2D:
-            self._at += 1
+        sign = -1 if self._take(b"-") else 1
         byte = self._peek()
         if byte in b"IN" and byte:
-            return self._not_finite(start)
-        if not 0x30 <= byte <= 0x39:
-            raise self._fail("Invalid value.")
-        if byte == 0x30:
+            number: int | float = self._not_finite()
+        elif byte == 0x30:
             self._at += 1
+            number = 0
+        elif 0x31 <= byte <= 0x39:
+            number = self._whole(2**63 if sign < 0 else 2**64 - 1, start)
         else:
-            self._digits()
-        whole = True
-        if self._peek() == 0x2E:
-            whole = False
-            self._at += 1
-            if not self._digits():
-                raise self._fail("Miss fraction part in number.")
-        if self._peek() in (0x65, 0x45):
-            whole = False
-            self._at += 1
-            if self._peek() in (0x2B, 0x2D):
-                self._at += 1
-            if not self._digits():
-                raise self._fail("Miss exponent in number.")
-        text = self._text[start : self._at]
-        number = float(text)
-        if math.isinf(number):
-            raise self._fail("Number too big to be stored in double.", start)
-        # Beyond 64 bits an integer is a double.
-        if whole and len(text) <= 20 and -(2**63) <= int(text) < 2**64:
-            return int(text)
+            raise self._fail("Invalid value.")
+        digits = self._at - start - (sign < 0) - 1
+        if self._peek() in (0x2E, 0x65, 0x45):
+            if byte in b"IN":
+                number, digits = 0, 0  # what came before the point is forgotten
+            number = self._decimal(number, digits, start)
+        return sign * number
+
+    def _whole(self, limit: int, start: int) -> int | float:
+        """Digits: an integer, or a double where they go beyond 64 bits."""
+        digits = self._digits()
+        end = min(len(digits), 20)
+        while int(digits[:end]) > limit:
+            end -= 1
+        if end == len(digits):
+            return int(digits)
+        number = float(int(digits[:end]))
+        for digit in digits[end:]:
+            if number >= _TENTH_OF_MOST:
+                raise self._fail("Number too big to be stored in double.", start)
+            number = number * 10 + (digit - 0x30)
         return number
 
-    def _digits(self) -> bool:
+    def _decimal(self, whole: int | float, digits: int, start: int) -> float:
+        """The rest of a number with a fraction or an exponent; `digits` of the whole part count as significant."""
+        number, scale = float(whole), 0
+        if self._take(b"."):
+            fraction = self._digits()
+            if not fraction:
+                raise self._fail("Miss fraction part in number.")
+            position = 0
+            if isinstance(whole, int):
+                while position < len(fraction) and whole < 2**53:
+                    whole = whole * 10 + fraction[position] - 0x30
+                    digits += whole != 0
+                    position += 1
+                number = float(whole)
+            for digit in fraction[position:]:
+                if digits >= _SIGNIFICANT:
+                    break
+                number = number * 10 + (digit - 0x30)
+                digits += number > 0
+                position += 1
+            scale = -position
+        return _scaled(number, scale + self._exponent(308 - scale, start))
+
+    def _exponent(self, most: int, start: int) -> int:
+        if not self._take(b"eE"):
+            return 0
+        negative = self._peek() == 0x2D
+        self._take(b"+-")
+        digits = self._digits()
+        if not digits:
+            raise self._fail("Miss exponent in number.")
+        exponent = int(digits.lstrip(b"0")[:_EXPONENT_DIGITS] or b"0")
+        if negative:
+            return -exponent
+        if exponent > most and len(digits) > 1:
+            raise self._fail("Number too big to be stored in double.", start)
+        return exponent
+
+    def _take(self, bytes_: bytes) -> bool:
+        """Go past one of these bytes, if one is here."""
+        found = self._text[self._at : self._at + 1]
+        if not found or found not in bytes_:
+            return False
+        self._at += 1
+        return True
+
+    def _digits(self) -> bytes:
         match = _DIGITS.match(self._text, self._at)
         assert match is not None
         self._at = match.end()
-        return bool(match[0])
+        return match[0]
 
-    def _not_finite(self, start: int) -> float:
-        negative = self._text[start] == 0x2D
+    def _not_finite(self) -> float:
         if self._peek() == 0x4E:
             self._word(b"NaN")
             return math.nan
         self._word(b"Inf")
         if self._peek() == 0x69:
             self._word(b"inity")
-        return -math.inf if negative else math.inf
+        return math.inf
 
     def _string(self) -> str:
         self._at += 1
