@@ -1,5 +1,6 @@
 """What the server does with a request, whichever door it came through."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy.typing as npt
 from tfs_helpers import protos
 from tfs_helpers.embedded.core import InUse, ServerCore
 from tfs_helpers.embedded.examples import serialized
-from tfs_helpers.embedded.judging import CLASSIFY, REGRESS, Judgement
-from tfs_helpers.embedded.runner import Runner
+from tfs_helpers.embedded.graph_signature import GraphSignature
+from tfs_helpers.embedded.judging import CLASSIFY, PREDICT, REGRESS, Judgement
+from tfs_helpers.embedded.metrics import Metrics
 from tfs_helpers.embedded.servable import Servable
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.errors import InputError
@@ -27,12 +29,23 @@ class InferenceService:
 
     Args:
         core: the models.
+        metrics: where runs are counted.
         as_content: answer tensors in `tensor_content` rather than in typed fields.
+        check_method_names: refuse signatures that were not made for the method that is called.
     """
 
-    def __init__(self, core: ServerCore, *, as_content: bool = False) -> None:
+    def __init__(
+        self,
+        core: ServerCore,
+        metrics: Metrics | None = None,
+        *,
+        as_content: bool = False,
+        check_method_names: bool = False,
+    ) -> None:
         self.core = core
+        self.metrics = metrics or Metrics()
         self._as_content = as_content
+        self._check_method_names = check_method_names
 
     # ---- predict
 
@@ -50,16 +63,20 @@ class InferenceService:
         spec = request.model_spec
         with self.core.use(spec) as used:
             name = spec.signature_name or DEFAULT
-            definition = used.session.signature_defs.get(name)
-            if definition is None:
+            signature = used.session.signatures.get(name)
+            if signature is None:
                 raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-            _check_count(request.inputs, definition)
-            inputs = _decode(request.inputs, definition)
-            outputs = _run(used.session, definition, inputs, list(request.output_filter), timeout)
+            self._check_method(signature)
+            _check_count(request.inputs, signature)
+            inputs = _decode(request.inputs, signature)
+            outputs = self._run(used, signature, inputs, list(request.output_filter), timeout)
         response = protos.PredictResponse()
         _echo(response.model_spec, used.servable, name)
         for alias, array in outputs.items():
-            response.outputs[alias].MergeFrom(to_proto(array, typed=not self._as_content))
+            try:
+                response.outputs[alias].MergeFrom(to_proto(array, typed=not self._as_content))
+            except InputError as error:
+                raise ServingError(Code.RESOURCE_EXHAUSTED, f"The output {alias} is too large: {error.what}") from None
         return response
 
     def predict_arrays(
@@ -78,8 +95,43 @@ class InferenceService:
             ServingError: in the real server's words.
         """
         with self.core.use(spec) as used:
-            definition = _signature_for_rest(used, signature_name)
-            return _run(used.session, definition, read(definition.inputs), [], timeout)
+            signature = _signature_for_rest(used, signature_name)
+            inputs = read(signature.infos)
+            self._check_method(signature)
+            return self._run(used, signature, inputs, [], timeout)
+
+    def _check_method(self, signature: GraphSignature) -> None:
+        """Whether a signature is for prediction, where that is to be checked; those of other methods are too."""
+        known = (PREDICT, CLASSIFY, REGRESS)
+        name = signature.definition.method_name
+        if self._check_method_names and name not in known:
+            raise ServingError(
+                Code.INTERNAL,
+                f"Expected prediction signature method_name to be one of {{{', '.join(known)}}}. Was: {name}",
+            )
+
+    def _run(
+        self,
+        used: InUse,
+        signature: GraphSignature,
+        inputs: Mapping[str, Array],
+        wanted: Sequence[str],
+        timeout: float | None,
+    ) -> dict[str, Array]:
+        """Run a signature on arrays by alias; `wanted` outputs only, all where it is empty."""
+        tensors = _wanted_outputs(signature, wanted) if wanted else signature.outputs
+        feeds = _feeds(signature, inputs)
+        return self._fetch(used, "Predict", feeds, tensors, timeout)
+
+    def _fetch(
+        self, used: InUse, api: str, feeds: Mapping[str, Array], tensors: Mapping[str, str], timeout: float | None
+    ) -> dict[str, Array]:
+        """Run the graph, and count it: from arrays by tensor name to arrays by the keys of `tensors`."""
+        started = time.perf_counter()
+        results = used.session.run(feeds, list(tensors.values()), timeout)
+        if api:
+            self.metrics.runtime(used.servable.name, api, time.perf_counter() - started)
+        return dict(zip(tensors, results, strict=True))
 
     # ---- classify and regress
 
@@ -104,9 +156,11 @@ class InferenceService:
             raise ServingError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
         name = request.model_spec.signature_name or DEFAULT
         with self.core.use(request.model_spec) as used:
-            judgement = Judgement(_signature_to_judge(used, name), method)
+            definition = _signature_to_judge(used, name)
+            judgement = Judgement(definition, method, check_method_name=self._check_method_names)
             examples = serialized(request.input)
-            outputs = _fetch(used.session, {judgement.input: examples}, judgement.outputs, timeout)
+            api = "Classify" if method == CLASSIFY else "Regress"
+            outputs = self._fetch(used, api, {judgement.input: examples}, judgement.outputs, timeout)
         response.result.CopyFrom(judgement.result(outputs, len(examples)))
         _echo(response.model_spec, used.servable, name)
         return response
@@ -119,11 +173,12 @@ class InferenceService:
         """
         first = request.tasks[0].model_spec if request.tasks else protos.ModelSpec()
         with self.core.use(first) as used:
-            judgements = _judgements(request.tasks, used)
+            judgements = _judgements(request.tasks, used, check_method_names=self._check_method_names)
             examples = serialized(request.input)
             feeds = {judgement.input: examples for judgement in judgements.values()}
             tensors = {tensor: tensor for judgement in judgements.values() for tensor in judgement.outputs.values()}
-            values = _fetch(used.session, feeds, tensors, timeout)
+            values = self._fetch(used, "", feeds, tensors, timeout)
+        self.metrics.example_counts(used.servable.name, len(examples))
         response = protos.MultiInferenceResponse()
         for task, (name, judgement) in zip(request.tasks, judgements.items(), strict=True):
             row = response.results.add()
@@ -161,8 +216,8 @@ class InferenceService:
             found = protos.ModelSpec()
             _echo(found, used.servable, "")
             signatures = protos.SignatureDefMap()
-            for name, definition in used.session.signature_defs.items():
-                signatures.signature_def[name].CopyFrom(definition)
+            for name, signature in used.session.signatures.items():
+                signatures.signature_def[name].CopyFrom(signature.definition)
         return found, signatures
 
     def metadata_response(self, request: Any) -> Any:
@@ -204,25 +259,25 @@ def _echo(spec: Any, servable: Servable, signature_name: str) -> None:
     spec.signature_name = signature_name
 
 
-def _signature_for_rest(used: InUse, name: str) -> Any:
-    definition = used.session.signature_defs.get(name or DEFAULT)
-    if definition is None:
+def _signature_for_rest(used: InUse, name: str) -> GraphSignature:
+    signature = used.session.signatures.get(name or DEFAULT)
+    if signature is None:
         raise ServingError(
             Code.INVALID_ARGUMENT, f'Serving signature name: "{name or DEFAULT}" not found in signature def'
         )
-    if not definition.inputs:
+    if not signature.inputs:
         raise ServingError(Code.INVALID_ARGUMENT, f"Failed to get input map for signature: {name or 'DEFAULT'}")
-    return definition
+    return signature
 
 
 def _signature_to_judge(used: InUse, name: str) -> Any:
-    definition = used.session.signature_defs.get(name)
-    if definition is None:
+    signature = used.session.signatures.get(name)
+    if signature is None:
         raise ServingError(Code.INVALID_ARGUMENT, f"No signature was found with the name: {name}")
-    return definition
+    return signature.definition
 
 
-def _judgements(tasks: Sequence[Any], used: InUse) -> dict[str, Judgement]:
+def _judgements(tasks: Sequence[Any], used: InUse, *, check_method_names: bool) -> dict[str, Judgement]:
     """What each task of a MultiInferenceRequest asks for, by signature."""
     found: dict[str, Judgement] = {}
     for task in tasks:
@@ -235,21 +290,21 @@ def _judgements(tasks: Sequence[Any], used: InUse) -> dict[str, Judgement]:
             )
         if name in found:
             raise ServingError(Code.INVALID_ARGUMENT, f"Duplicate evaluation of signature: {name}")
-        definition = used.session.signature_defs.get(name)
-        if definition is None:
+        signature = used.session.signatures.get(name)
+        if signature is None:
             raise ServingError(Code.INVALID_ARGUMENT, f"Requested signature not found in model graph: {name}")
         if task.method_name not in (CLASSIFY, REGRESS):
             raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
-        found[name] = Judgement(definition, task.method_name)
+        found[name] = Judgement(signature.definition, task.method_name, check_method_name=check_method_names)
     return found
 
 
-def _check_count(given: Mapping[str, Any], definition: Any) -> None:
-    wanted, defaults = set(definition.inputs), set(definition.defaults)
-    missing = sorted(wanted - set(given) - defaults)
-    extra = sorted(set(given) - wanted)
-    if len(given) == len(wanted) or (defaults and not missing and not extra):
+def _check_count(given: Mapping[str, Any], signature: GraphSignature) -> None:
+    wanted = signature.inputs
+    if len(given) == len(wanted) or (len(given) < len(wanted) and signature.defaults):
         return
+    missing = sorted(wanted.keys() - set(given))
+    extra = sorted(set(given) - wanted.keys())
 
     def braces(names: Iterable[str]) -> str:
         return "{" + ",".join(sorted(names)) + "}"
@@ -261,49 +316,54 @@ def _check_count(given: Mapping[str, Any], definition: Any) -> None:
     )
 
 
-def _decode(given: Mapping[str, Any], definition: Any) -> dict[str, Array]:
+def _decode(given: Mapping[str, Any], signature: GraphSignature) -> dict[str, Array]:
     """The request's tensors as arrays, defaults of the signature filled in."""
     inputs: dict[str, Array] = {}
-    for alias, info in definition.inputs.items():
+    for alias, tensor in signature.inputs.items():
         if alias in given:
             proto = given[alias]
-        elif alias in definition.defaults:
-            proto = definition.defaults[alias]
+        elif alias in signature.defaults:
+            proto = signature.definition.defaults[alias]
         else:
             raise ServingError(
                 Code.INVALID_ARGUMENT,
-                f"Signature input alias: {alias}(feed name: {info.name}) not found in request and no default value "
+                f"Signature input alias: {alias}(feed name: {tensor}) not found in request and no default value "
                 f"provided. Inputs expected to be in the request {{{','.join(sorted(given))}}}, or default input "
-                f"alias set: {','.join(sorted(definition.defaults))}",
+                f"alias set: {','.join(sorted(signature.defaults))}",
             )
         try:
             inputs[alias] = from_proto(proto)
         except InputError:
             raise ServingError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from None
+    used = [alias for alias in inputs if alias in given]
+    if len(used) < len(given):
+        raise ServingError(
+            Code.INVALID_ARGUMENT,
+            f"Inputs contains invalid name. Used request inputs: {','.join(sorted(used))}, "
+            f"request input: {','.join(sorted(given))}",
+        )
     return inputs
 
 
-def _run(
-    session: Runner, definition: Any, inputs: Mapping[str, Array], wanted: Sequence[str], timeout: float | None
-) -> dict[str, Array]:
-    """Run a signature on arrays by alias; `wanted` outputs only, all where it is empty."""
+def _feeds(signature: GraphSignature, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """By tensor name."""
+    feeds = {signature.inputs[alias]: array for alias, array in inputs.items()}
+    if len(feeds) < len(inputs):
+        names = [signature.inputs[alias] for alias in sorted(inputs)]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ServingError(Code.INVALID_ARGUMENT, f"Endpoint '{twice}' fed more than once.")
+    return feeds
+
+
+def _wanted_outputs(signature: GraphSignature, wanted: Sequence[str]) -> dict[str, str]:
+    """Tensor names by alias, of these outputs."""
     for position, alias in enumerate(wanted):
-        if alias not in definition.outputs:
-            expected = "{" + ",".join(sorted(definition.outputs)) + "}"
+        if alias not in signature.outputs:
+            expected = "{" + ",".join(sorted(signature.outputs)) + "}"
             raise ServingError(
                 Code.INVALID_ARGUMENT,
                 f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {expected}.",
             )
         if alias in wanted[:position]:
             raise ServingError(Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
-    aliases = list(wanted) or list(definition.outputs)
-    feeds = {definition.inputs[alias].name: array for alias, array in inputs.items()}
-    return _fetch(session, feeds, {alias: definition.outputs[alias].name for alias in aliases}, timeout)
-
-
-def _fetch(
-    session: Runner, feeds: Mapping[str, Array], tensors: Mapping[str, str], timeout: float | None
-) -> dict[str, Array]:
-    """Run the graph: from arrays by tensor name to arrays by the keys of `tensors`."""
-    results = session.run(feeds, list(tensors.values()), timeout)
-    return dict(zip(tensors, results, strict=True))
+    return {alias: signature.outputs[alias] for alias in wanted}

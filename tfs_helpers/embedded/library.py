@@ -48,6 +48,7 @@ _FUNCTIONS = {
     "TF_NewBufferFromString": (POINTER(Buffer), [c_void_p, c_size_t]),
     "TF_DeleteBuffer": (None, [POINTER(Buffer)]),
     "TF_NewTensor": (c_void_p, [c_int, POINTER(c_int64), c_int, c_void_p, c_size_t, Deallocator, c_void_p]),
+    "TF_AllocateTensor": (c_void_p, [c_int, POINTER(c_int64), c_int, c_size_t]),
     "TF_DeleteTensor": (None, [c_void_p]),
     "TF_TensorType": (c_int, [c_void_p]),
     "TF_NumDims": (c_int, [c_void_p]),
@@ -57,6 +58,7 @@ _FUNCTIONS = {
     "TF_NewGraph": (c_void_p, []),
     "TF_DeleteGraph": (None, [c_void_p]),
     "TF_GraphOperationByName": (c_void_p, [c_void_p, c_char_p]),
+    "TF_OperationNumOutputs": (c_int, [c_void_p]),
     "TF_NewSessionOptions": (c_void_p, []),
     "TF_DeleteSessionOptions": (None, [c_void_p]),
     "TF_SetConfig": (None, [c_void_p, c_char_p, c_size_t, c_void_p]),
@@ -80,6 +82,8 @@ _FUNCTIONS = {
     ),
 }
 
+# These take their time, so other threads go on meanwhile.
+_LONG = {"TF_LoadSessionFromSavedModel", "TF_SessionRun", "TF_CloseSession", "TF_DeleteSession", "TF_DeleteGraph"}
 _MAPPING = re.compile(
     r"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<rights>\S{4}) (?P<offset>[0-9a-f]+) \S+ \d+ +(?P<name>/.*)$"
     r"(?:\n[A-Z].*)*?\nAnonymous: +(?P<anonymous>\d+) kB$",
@@ -137,10 +141,16 @@ def load_library() -> ctypes.CDLL:
     finally:
         loaded.set()
         sweeper.join()
+    # Letting go of the interpreter's lock and taking it again costs more than most of these functions do.
+    keeping = ctypes.PyDLL(None, handle=library._handle)
     for name, (result, arguments) in _FUNCTIONS.items():
-        function = getattr(library, name)
+        function = getattr(library if name in _LONG else keeping, name)
         function.restype = result
         function.argtypes = arguments
+        setattr(library, name, function)
+    quick = keeping.TF_SessionRun
+    quick.restype, quick.argtypes = library.TF_SessionRun.restype, library.TF_SessionRun.argtypes
+    setattr(library, "quick_run", quick)  # noqa: B010  mypy knows no such attribute
     return library
 
 

@@ -1,10 +1,12 @@
 """The REST door: URLs and JSON on the outside, `inference` on the inside."""
 
-import asyncio
+import functools
 import gzip
 import re
+import time
 import zlib
-from concurrent.futures import Executor
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -13,10 +15,12 @@ from google.protobuf import json_format
 
 from tfs_helpers import protos
 from tfs_helpers.embedded.examples import input_from_json
+from tfs_helpers.embedded.http_refusals import page
 from tfs_helpers.embedded.inference import InferenceService
 from tfs_helpers.embedded.json_request import PredictBody
 from tfs_helpers.embedded.json_text import classify_results, column_form, error_text, regress_results, row_form
-from tfs_helpers.embedded.log import log
+from tfs_helpers.embedded.lanes import Lanes
+from tfs_helpers.embedded.log import log, verbosity
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["RestDoor"]
@@ -29,7 +33,7 @@ _GET = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE | re.ASCII
 )
 _ROUTES = {"GET": _GET, "POST": _POST}
-_NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"}  # those that libevent lets through
 _MOST_UNZIPPED = 100 * 2**20
 _HTTP = {
     Code.OK: 200,
@@ -59,39 +63,50 @@ class RestDoor:
 
     Args:
         service: what answers them.
-        executor: the threads that inference runs on.
+        lanes: where.
         timeout: seconds that one run may take; None for any.
         cors: whether browsers of other origins may call.
+        metrics_path: where Prometheus finds the metrics; None for nowhere.
     """
 
     def __init__(
-        self, service: InferenceService, executor: Executor, *, timeout: float | None = 30.0, cors: bool = False
+        self,
+        service: InferenceService,
+        lanes: Lanes,
+        *,
+        timeout: float | None = 30.0,
+        cors: bool = False,
+        metrics_path: str | None = None,
     ) -> None:
         self._service = service
-        self._executor = executor
+        self._lanes = lanes
         self._timeout = timeout
         self._cors = cors
+        self._metrics_path = metrics_path
+        self._verbose = verbosity("http_server") > 0
+        self._inferences: dict[str, Callable[[Any, bytes], str]] = {
+            "predict": self._predict,
+            "classify": functools.partial(self._judge, "classify"),
+            "regress": functools.partial(self._judge, "regress"),
+        }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
+        if request.method not in _METHODS:
+            return page(HTTPStatus.NOT_IMPLEMENTED)
         path = request.raw_path
+        if path.partition("?")[0] == self._metrics_path:
+            return await self._metrics(path)
         if not re.fullmatch(r"(?i)/v1/.*", path):
-            response = web.Response(status=404, text=_NOT_FOUND, content_type="text/html", charset=None)
-            response.headers["Content-Type"] = "text/html"
-            response.force_close()
-            return response
+            return page(HTTPStatus.NOT_FOUND)
         body = await request.read()
         if "gzip" in request.headers.get("Content-Encoding", ""):
             body = _unzipped(body)
+        if self._verbose:
+            log.info("Processing HTTP request: %s %s body: %d bytes.", request.method, path, len(body))
         if request.method == "OPTIONS":
             return self._preflight(request)
-        if request.method == "POST":
-            # Parsing and writing large JSON takes as long as the run itself: all of it off the event loop.
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._executor, self._answer, request.method, path, body)
-        else:
-            answer = self._answer(request.method, path, body)
-        return self._respond(answer)
+        return self._respond(await self._answer(request.method, path, body))
 
     def _respond(self, answer: _Answer, content_type: str = "application/json") -> web.Response:
         headers = {"Content-Type": content_type}
@@ -109,34 +124,55 @@ class RestDoor:
         asked = "http://" in origin or "https://" in origin
         return self._respond(_Answer(200 if asked else 400, ""), "text/html; charset=ISO-8859-1")
 
-    def _answer(self, method: str, path: str, body: bytes) -> _Answer:
+    async def _metrics(self, path: str) -> web.Response:
+        """The page for Prometheus, at exactly its path and by any method (http_server.cc)."""
+        headers = {"Content-Type": "text/plain"}
+        if path == self._metrics_path:
+            return web.Response(body=await self._lanes.on_thread(self._service.metrics.page), headers=headers)
+        text = f"Unexpected path: {path}. Should be {self._metrics_path}"
+        return web.Response(status=400, body=text.encode(errors="surrogateescape"), headers=headers)
+
+    async def _answer(self, method: str, path: str, body: bytes) -> _Answer:
         """Errors as answers: known ones in the server's words, unknown ones logged and told as INTERNAL."""
+        started = time.perf_counter()
+        pattern = _ROUTES.get(method)
+        match = pattern.fullmatch(path) if pattern else None
+        code = Code.OK
         try:
-            return self._route(method, path, body)
+            answer = _Answer(200, await self._route(method, path, match, body))
         except ServingError as error:
-            return _Answer(_HTTP.get(error.code, 500), error_text(error.message))
+            code, answer = error.code, _Answer(_HTTP.get(error.code, 500), error_text(error.message))
+            if self._verbose:
+                log.info("Error Processing HTTP/REST request: %s %s Error: %s", method, path, error)
+        except _VersionTooLarge:
+            code, answer = Code.INVALID_ARGUMENT, _Answer(400, "")
         except Exception as error:
             log.exception("The request %s broke the server", path)
-            return _Answer(500, error_text(f"Internal error: {type(error).__name__}"))
+            code, answer = Code.INTERNAL, _Answer(500, error_text(f"Internal error: {type(error).__name__}"))
+        self._count(method, match, code, time.perf_counter() - started)
+        return answer
+
+    def _count(self, method: str, match: re.Match[str] | None, code: Code, seconds: float) -> None:
+        """A malformed request has no model, and only an inference has an API (http_server.cc)."""
+        model = unquote(match[1] or "") if match else ""
+        if code == Code.OK and match:
+            self._service.metrics.latency(model, match[4] if method == "POST" else "", "REST", seconds)
+        self._service.metrics.request(model, code)
 
     # ---- the routes
 
-    def _route(self, method: str, path: str, body: bytes) -> _Answer:
-        pattern = _ROUTES.get(method)
-        match = pattern.fullmatch(path) if pattern else None
+    async def _route(self, method: str, path: str, match: re.Match[str] | None, body: bytes) -> str:
         if match is None:
             raise _malformed(method, path)
         name, version, label, action = match.groups()
         spec = _spec(name, version, label)
-        if spec is None:
-            return _Answer(400, "")
         if method == "GET":
-            return _Answer(200, self._metadata(spec) if action == "metadata" else self._status(spec))
-        if action == "predict":
-            return _Answer(200, self._predict(spec, body))
-        if action in ("classify", "regress"):
-            return _Answer(200, self._judge(spec, action, body))
-        raise _malformed(method, path)
+            return self._metadata(spec) if action == "metadata" else self._status(spec)
+        work = self._inferences.get(action)
+        if work is None:
+            raise _malformed(method, path)
+        servable = self._service.core.peek(spec)
+        return await self._lanes.answer(servable, len(body), work, spec, body)
 
     def _status(self, spec: Any) -> str:
         if not spec.name:
@@ -148,8 +184,8 @@ class RestDoor:
         outputs = self._service.predict_arrays(spec, request.signature_name, request.arrays, self._timeout)
         return row_form(outputs) if request.is_rows else column_form(outputs)
 
-    def _judge(self, spec: Any, action: str, body: bytes) -> str:
-        name, examples = input_from_json(body, action)
+    def _judge(self, action: str, spec: Any, body: bytes) -> str:
+        name, examples = input_from_json(body)
         spec.signature_name = name
         if action == "classify":
             request = protos.ClassificationRequest(model_spec=spec, input=examples)
@@ -168,12 +204,20 @@ def _malformed(method: str, path: str) -> ServingError:
     return ServingError(Code.INVALID_ARGUMENT, f"Malformed request: {method} {path}")
 
 
+class _VersionTooLarge(Exception):
+    """The version in a URL fits no int64; the real server answers such a URL with 400 and nothing."""
+
+
 def _spec(name: str | None, version: str | None, label: str | None) -> Any:
-    """The ModelSpec of a URL; None where its version fits no int64."""
+    """The ModelSpec of a URL.
+
+    Raises:
+        _VersionTooLarge
+    """
     spec = protos.ModelSpec(name=unquote(name or ""))
     if version is not None:
         if int(version) >= 2**63:
-            return None
+            raise _VersionTooLarge
         spec.version.value = int(version)
     elif label is not None:
         spec.version_label = unquote(label)

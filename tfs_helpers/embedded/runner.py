@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from tfs_helpers.embedded.graph_signature import GraphSignature
+
 __all__ = ["Array", "Runner"]
 
 Array = npt.NDArray[Any]
@@ -14,10 +16,12 @@ class Runner(Protocol):
     """A loaded version: arrays in by tensor name, arrays out; safe to use from several threads at once.
 
     Attributes:
-        signature_defs: its SignatureDef protos by name.
+        signatures: by name.
+        is_bounded: whether a run takes as long as its input is large: no loops, no waiting for others.
     """
 
-    signature_defs: dict[str, Any]
+    signatures: dict[str, GraphSignature]
+    is_bounded: bool
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout: float | None = None) -> list[Array]:
         """Run it once; the fetched tensors in order. `timeout` in seconds, None for any.

@@ -1,33 +1,36 @@
 """One loaded SavedModel: arrays in by tensor name, arrays out, by TensorFlow's C library."""
 
 import ctypes
+import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from ctypes import c_char_p, c_int64, c_void_p
-from itertools import count
+from ctypes import c_char_p, c_void_p
+from itertools import chain
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from tfs_helpers import dtypes, protos
-from tfs_helpers.embedded.library import Deallocator, Output, Status, load_library
+from tfs_helpers import protos
+from tfs_helpers.embedded.graph_signature import graph_signatures
+from tfs_helpers.embedded.library import Output, Status, load_library
+from tfs_helpers.embedded.pace import Pace
+from tfs_helpers.embedded.runner import Array
 from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.embedded.tensor_memory import to_array, to_tensor
 
 __all__ = ["Session"]
 
-Array = npt.NDArray[Any]
-
-# Memory that TensorFlow reads in place, kept alive until it says that it is done with it.
-_lent: dict[int, Any] = {}
-_numbers = count(1)
-
-
-def _give_back(_data: int | None, _length: int, number: int | None) -> None:
-    _lent.pop(number or 0, None)
-
-
-_deallocator = Deallocator(_give_back)
+_UNBOUNDED = re.compile(
+    "(Stateless)?While|For|Enter|RefEnter|NextIteration|(Eager)?PyFunc(Stateless)?|(Un)?[Bb]atch(Function)?|"
+    ".*Queue.*|.*Iterator.*|.*Dataset.*|.*Barrier.*|.*Reader.*|_?(Host)?Recv|(Un)?[Ss]tage.*|Map(Un)?[Ss]tage.*|ReadFile"
+)
+_QUICK = 0.02
+_VERY_QUICK = 0.0001
+_NEVER = float("inf")
+_MOST_PLANS = 1000  # each output filter of each signature is one
+_local = threading.local()
+# `inter_op_thread_pool: -1`: run on the calling thread, which saves two changes of thread, 0.07 ms. It cannot be
+# interrupted there, so it is for what is known to be quick (config.proto, direct_session.cc).
+_HERE = bytes([0x18]) + b"\xff" * 9 + b"\x01"
 
 
 class Session:
@@ -46,8 +49,9 @@ class Session:
         self._library = library = load_library()
         self._graph = library.TF_NewGraph()
         self._handle: int | None = None
-        self._operations: dict[str, Output] = {}
-        self._lock = threading.Lock()
+        self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], _Plan] = {}
+        self._pace = Pace()
+        self._here = library.TF_NewBufferFromString(_HERE, len(_HERE))
         options = library.TF_NewSessionOptions()
         meta_graph = library.TF_NewBuffer()
         status = Status(library)
@@ -60,7 +64,9 @@ class Session:
             )
             _check(status)
             content = ctypes.string_at(meta_graph.contents.data, meta_graph.contents.length)
-            self.signature_defs: dict[str, Any] = dict(protos.MetaGraphDef.FromString(content).signature_def)
+            graph = protos.MetaGraphDef.FromString(content)
+            self.signatures = graph_signatures(graph.signature_def)
+            self.is_bounded = _is_bounded(graph.graph_def)
         except BaseException:
             self.close()
             raise
@@ -78,6 +84,7 @@ class Session:
             self._handle = None
         if self._graph:
             library.TF_DeleteGraph(self._graph)
+            library.TF_DeleteBuffer(self._here)
             self._graph = None
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout: float | None = None) -> list[Array]:
@@ -95,39 +102,47 @@ class Session:
             ServingError: TensorFlow's code and words.
         """
         library = self._library
-        inputs = (Output * len(feeds))(*map(self._output, feeds))
-        outputs = (Output * len(fetches))(*map(self._output, fetches))
-        values = (c_void_p * len(feeds))()
-        results = (c_void_p * len(fetches))()
-        status = Status(library)
-        run_options = b"" if timeout is None else _run_options(timeout)
-        options = library.TF_NewBufferFromString(run_options, len(run_options)) if run_options else None
+        plan = self._plan(tuple(feeds), tuple(fetches))
+        values, results = plan.values(), plan.results()
+        status = _status(library)
+        size = sum(array.nbytes for array in feeds.values())
+        expected = self._pace.expected(size) if self.is_bounded else _NEVER
+        run = library.quick_run if expected < _VERY_QUICK else library.TF_SessionRun
+        here = expected < (_QUICK if timeout is None else min(timeout / 10, _QUICK))
+        options = self._here if here else _timeout_options(library, timeout)
         try:
             for index, array in enumerate(feeds.values()):
-                values[index] = _to_tensor(library, array)
-            library.TF_SessionRun(
+                values[index] = to_tensor(library, array)
+            started = time.perf_counter()
+            run(
                 self._handle,
                 options,
-                *(inputs, values, len(feeds)),
-                *(outputs, results, len(fetches)),
+                *(plan.inputs, values, len(feeds)),
+                *(plan.outputs, results, len(fetches)),
                 *(None, 0),
                 None,
                 status.handle,
             )
             _check(status)
-            return [_to_array(library, result) for result in results if result]
+            self._pace.note(size, time.perf_counter() - started)
+            return [to_array(library, result) for result in results if result]
         finally:
             for tensor in (*values, *results):
                 if tensor:
                     library.TF_DeleteTensor(tensor)
-            if options:
+            if options and not here:
                 library.TF_DeleteBuffer(options)
+
+    def _plan(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> "_Plan":
+        plan = self._plans.get((feeds, fetches))
+        if plan is None:
+            plan = _Plan([self._output(name) for name in feeds], [self._fetched(name) for name in fetches])
+            if len(self._plans) < _MOST_PLANS:
+                self._plans[feeds, fetches] = plan
+        return plan
 
     def _output(self, tensor: str) -> Output:
         """The graph's output that a name such as `StatefulPartitionedCall:0` means."""
-        found = self._operations.get(tensor)
-        if found is not None:
-            return found
         operation, _, index = tensor.rpartition(":")
         if not operation or not index.isdigit():
             operation, index = tensor, "0"
@@ -137,86 +152,57 @@ class Session:
                 Code.INVALID_ARGUMENT,
                 f"Tensor {tensor}, specified in either feed_devices or fetch_devices was not found in the Graph",
             )
-        with self._lock:
-            return self._operations.setdefault(tensor, Output(handle, int(index)))
+        return Output(handle, int(index))
+
+    def _fetched(self, tensor: str) -> Output:
+        """The same for what is fetched, which must be there (subgraph.cc; the C API would say it in other words)."""
+        output = self._output(tensor)
+        count = self._library.TF_OperationNumOutputs(output.operation)
+        if not count:
+            raise ServingError(
+                Code.INVALID_ARGUMENT,
+                f"Tried to fetch data for '{tensor}', which produces no output.  To run to a node but not fetch any "
+                f"data, pass '{tensor}' as an argument to the 'target_node_names' argument of the Session::Run API.",
+            )
+        if output.index >= count:
+            raise ServingError(
+                Code.INVALID_ARGUMENT, f"FetchOutputs {tensor}: output index too large, must be < {count}"
+            )
+        return output
 
 
-def _run_options(timeout: float) -> bytes:
-    serialized: bytes = protos.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
-    return serialized
+class _Plan:
+    """What a run of these feeds and fetches passes to TensorFlow each time."""
+
+    def __init__(self, inputs: list[Output], outputs: list[Output]) -> None:
+        self.inputs = (Output * len(inputs))(*inputs)
+        self.outputs = (Output * len(outputs))(*outputs)
+        self.values = c_void_p * len(inputs)
+        self.results = c_void_p * len(outputs)
+
+
+def _is_bounded(graph: Any) -> bool:
+    """Whether a GraphDef proto holds nothing that loops or waits."""
+    nodes = chain(graph.node, *(function.node_def for function in graph.library.function))
+    return not any(_UNBOUNDED.fullmatch(node.op) for node in nodes)
+
+
+def _timeout_options(library: ctypes.CDLL, timeout: float | None) -> Any:
+    """A buffer with RunOptions, to be deleted; None where there is nothing to say."""
+    if timeout is None:
+        return None
+    content = protos.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
+    return library.TF_NewBufferFromString(content, len(content))
+
+
+def _status(library: ctypes.CDLL) -> Status:
+    """This thread's own."""
+    status: Status | None = getattr(_local, "status", None)
+    if status is None:
+        status = _local.status = Status(library)
+    return status
 
 
 def _check(status: Status) -> None:
     if status.code:
         raise ServingError(Code(status.code), status.message)
-
-
-def _to_tensor(library: ctypes.CDLL, array: Array) -> int:
-    """A TF_Tensor over the array's own memory, which it keeps alive."""
-    dtype = dtypes.of_array(array)
-    keep: Any = array
-    if dtype.is_text:
-        keep = block = _string_block(array)
-        address, length = block[0].ctypes.data, block[0].nbytes
-    else:
-        address, length = array.ctypes.data, array.nbytes
-    number = next(_numbers)
-    _lent[number] = keep
-    shape = (c_int64 * array.ndim)(*array.shape)
-    tensor: int | None = library.TF_NewTensor(dtype.number, shape, array.ndim, address, length, _deallocator, number)
-    if not tensor:
-        _lent.pop(number, None)
-        raise ServingError(Code.INTERNAL, f"TensorFlow refuses a tensor of {length} bytes")
-    return tensor
-
-
-def _string_block(array: Array) -> tuple[Array, bytes]:
-    """The strings as TensorFlow keeps them: 24 bytes each (size * 4 + 1, capacity, address), and the texts themselves.
-
-    That is the "large" form of `TF_TString` (ctstring_internal.h). TensorFlow
-    copies the text whenever it copies such a string, so nothing of ours
-    outlives the tensor; each text ends in a NUL, as there.
-    """
-    items: list[bytes] = array.ravel().tolist()
-    texts = b"\0".join(items) + b"\0"
-    sizes = np.fromiter(map(len, items), np.uint64, len(items))
-    start = np.frombuffer(texts, np.uint8).ctypes.data
-    records = np.empty((len(items), 3), np.uint64)
-    records[:, 0] = sizes * np.uint64(4) + np.uint64(1)
-    records[:, 1] = sizes
-    if len(items):
-        records[0, 2] = start
-        records[1:, 2] = np.uint64(start) + np.cumsum(sizes[:-1] + np.uint64(1), dtype=np.uint64)
-    return records, texts
-
-
-def _to_array(library: ctypes.CDLL, tensor: int) -> Array:
-    """The tensor's values in memory of their own."""
-    number = library.TF_TensorType(tensor)
-    dtype = dtypes.by_number(number)
-    if dtype is None:
-        name = protos.enum_name("tensorflow.DataType", number)
-        raise ServingError(Code.UNIMPLEMENTED, f"Output of type {name} cannot be answered")
-    shape = tuple(library.TF_Dim(tensor, axis) for axis in range(library.TF_NumDims(tensor)))
-    length = library.TF_TensorByteSize(tensor)
-    content = ctypes.string_at(library.TF_TensorData(tensor), length) if length else b""
-    if dtype.is_text:
-        return _strings(content).reshape(shape)
-    return np.frombuffer(content, dtype.type).reshape(shape)
-
-
-def _strings(content: bytes) -> Array:
-    """Strings out of 24-byte records: short ones lie in the record, others where it points."""
-    array = np.empty(len(content) // 24, object)
-    records = np.frombuffer(content, np.uint64).reshape(-1, 3)
-    for index, (head, _, address) in enumerate(records.tolist()):
-        kind = head & 3
-        if kind == 0:
-            start = index * 24 + 1
-            array[index] = content[start : start + ((head & 0xFF) >> 2)]
-        elif kind == 1:
-            array[index] = ctypes.string_at(address, head >> 2)
-        else:
-            # A view: size and address; the offset form never leaves a file that is mapped into memory.
-            array[index] = ctypes.string_at(int(records[index, 1]), head >> 2)
-    return array

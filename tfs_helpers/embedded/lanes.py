@@ -1,0 +1,121 @@
+"""Where a request is answered: at once on the event loop, or on a thread of its model.
+
+Handing a request to a thread and its answer back costs 0.1 ms, several times
+what a small model takes. So what is known to be quick is answered where it
+arrives. Nobody waits behind a slow one: what is quick is known from earlier
+requests of the same size to the same version, only graphs without loops
+count, and a version that took long by surprise is not trusted for a while. All
+others have threads by model, so a model that is slow holds up no other.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from tfs_helpers.embedded.pace import Pace
+from tfs_helpers.embedded.servable import Servable
+
+__all__ = ["Lanes"]
+
+_QUICK = 0.0003
+_QUICK_ALONE = 0.003
+_SURPRISE = 0.02
+_DISTRUST = 1.0
+_SMALL = 2**16
+
+T = TypeVar("T")
+
+
+class _Lane:
+    """What is known of one version."""
+
+    def __init__(self) -> None:
+        self.pace = Pace()
+        self.surprises = 0
+        self.trusted_from = 0.0
+
+    def surprise(self) -> None:
+        """It took long where others waited: not again soon, and later each time."""
+        self.surprises += 1
+        self.trusted_from = time.monotonic() + _DISTRUST * 4**self.surprises
+
+
+class Lanes:
+    """The ways through the server.
+
+    Args:
+        threads: how many requests to one model run at the same time; others wait for their turn.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._lanes: WeakKeyDictionary[Servable, _Lane] = WeakKeyDictionary()
+        self._inside = 0
+
+    async def answer(self, servable: Servable | None, size: int, function: Callable[..., T], *arguments: Any) -> T:
+        """Call `function` for a request of `size` bytes, to this version if any answers; on the loop or on a thread."""
+        if servable is None:
+            if size <= _SMALL:
+                return function(*arguments)
+            return await self._on_thread("other", function, *arguments)
+        lane = self._lanes.get(servable)
+        if lane is None:
+            lane = self._lanes[servable] = _Lane()
+        self._inside += 1
+        try:
+            if await self._may_run_here(servable, lane, size):
+                answer = _here(lane, size, function, *arguments)
+                if self._inside > 1:
+                    await asyncio.sleep(0)
+                return answer
+            return await self._on_thread(f"infer-{servable.name}", _timed, lane.pace, size, function, *arguments)
+        finally:
+            self._inside -= 1
+
+    async def _may_run_here(self, servable: Servable, lane: _Lane, size: int) -> bool:
+        runner = servable.runner
+        if runner is None or not runner.is_bounded or time.monotonic() < lane.trusted_from:
+            return False
+        expected = lane.pace.expected(size)
+        if expected > _QUICK and (expected > _QUICK_ALONE or self._inside > 1):
+            return False
+        # Whoever arrived in the same turn of the loop is counted after it.
+        await asyncio.sleep(0)
+        return expected <= _QUICK or self._inside == 1
+
+    async def _on_thread(self, kind: str, function: Callable[..., T], *arguments: Any) -> T:
+        pool = self._pools.get(kind)
+        if pool is None:
+            pool = self._pools[kind] = ThreadPoolExecutor(self._threads, thread_name_prefix=kind)
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    async def on_thread(self, function: Callable[..., T], *arguments: Any, lane: str = "other") -> T:
+        """Call `function` on a thread that belongs to no model."""
+        return await self._on_thread(lane, function, *arguments)
+
+    def close(self) -> None:
+        """Wait for what is inside, and end the threads."""
+        for pool in self._pools.values():
+            pool.shutdown()
+
+
+def _here(lane: _Lane, size: int, function: Callable[..., T], *arguments: Any) -> T:
+    started = time.perf_counter()
+    try:
+        return function(*arguments)
+    finally:
+        took = time.perf_counter() - started
+        if took > _SURPRISE:
+            lane.surprise()
+        lane.pace.note(size, took)
+
+
+def _timed(pace: Pace, size: int, function: Callable[..., T], *arguments: Any) -> T:
+    started = time.perf_counter()
+    answer = function(*arguments)
+    pace.note(size, time.perf_counter() - started)
+    return answer
