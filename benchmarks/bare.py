@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from tfs_helpers.embedded.session import Session
+from tfs_helpers.embedded.graphs.session import Session
 
 RUNS = 400
 THREADS = 8

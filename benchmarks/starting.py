@@ -18,7 +18,7 @@ ROUNDS = 7
 IMPORT = "import tfs_helpers.client as c; c.RestClient(); c.GrpcClient()"
 FLOOR = "import grpc, numpy, requests"
 BARE = (
-    "import sys; from tfs_helpers.embedded.session import Session; import numpy; s = Session(sys.argv[1]);"
+    "import sys; from tfs_helpers.embedded.graphs.session import Session; import numpy; s = Session(sys.argv[1]);"
     "d = s.signatures['serving_default'].definition;"
     "s.run({d.inputs['x'].name: numpy.ones(1, 'f4')}, [d.outputs['y'].name])"
 )

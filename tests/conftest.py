@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from served_models import export_all
 
@@ -13,6 +14,10 @@ from tfs_helpers.export import export_eye_encoder, export_half_plus_two
 # Started in the background of a script, pytest inherits signals that are ignored, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# A machine that is busy is no defect.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["tests.docker_here"]
 

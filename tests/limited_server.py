@@ -6,7 +6,7 @@
 import json
 import sys
 
-from tfs_helpers.embedded.limits import Limits
+from tfs_helpers.embedded.doors.limits import Limits
 from tfs_helpers.embedded.log import start_logging
 from tfs_helpers.embedded.options import parse_flags
 from tfs_helpers.embedded.server import serve

@@ -7,8 +7,8 @@ import pytest
 import requests
 
 from tfs_helpers import RunningServer, protos
-from tfs_helpers.embedded.examples import input_from_json, serialized
-from tfs_helpers.embedded.judging import CLASSIFY, REGRESS, Judgement
+from tfs_helpers.embedded.answering.examples import input_from_json, serialized
+from tfs_helpers.embedded.answering.judging import CLASSIFY, REGRESS, Judgement
 from tfs_helpers.embedded.status import ServingError
 from tfs_helpers.errors import InputError
 from tfs_helpers.tensors import from_proto

@@ -20,11 +20,11 @@ from test_embedded_server import answers, process, run, until
 
 from tfs_helpers import dtypes, protos
 from tfs_helpers.client import GrpcClient, RestClient
-from tfs_helpers.embedded.batch_scheduler import BatchScheduler
-from tfs_helpers.embedded.batching import BatchingSession
-from tfs_helpers.embedded.batching_options import BatchingOptions, batching_options
-from tfs_helpers.embedded.runner import Runner
-from tfs_helpers.embedded.session import Session
+from tfs_helpers.embedded.batching.options import BatchingOptions, batching_options
+from tfs_helpers.embedded.batching.scheduler import BatchScheduler
+from tfs_helpers.embedded.batching.session import BatchingSession
+from tfs_helpers.embedded.graphs.runner import Runner
+from tfs_helpers.embedded.graphs.session import Session
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.errors import CallError
 

@@ -289,7 +289,7 @@ def test_a_platform_config_says_it_all(tmp_path: Path) -> None:
 def test_a_flag_is_said_to_be_without_effect_where_it_is() -> None:
     """By default and where the value is what this server does anyway, nothing is said."""
     package = Path(tfs_helpers.embedded.__file__).parent
-    program = "".join(file.read_text() for file in package.glob("*.py") if file.name != "options.py")
+    program = "".join(file.read_text() for file in package.rglob("*.py") if file != package / "options.py")
     assert {name for name in FLAGS if f'"{name}"' not in program} == set(WITHOUT_EFFECT)
     assert not list(parse_flags([]).without_effect())
     for name, (here, why) in WITHOUT_EFFECT.items():

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfs_helpers import dtypes, protos
-from tfs_helpers.embedded import rapidjson
-from tfs_helpers.embedded.grisu import double_text
-from tfs_helpers.embedded.json_request import PredictBody
-from tfs_helpers.embedded.json_text import column_form, error_text, number_texts, row_form, value_text
+from tfs_helpers.embedded.answering import rapidjson
+from tfs_helpers.embedded.answering.grisu import double_text
+from tfs_helpers.embedded.answering.json_request import PredictBody
+from tfs_helpers.embedded.answering.json_text import column_form, error_text, number_texts, row_form, value_text
 from tfs_helpers.embedded.status import Code, ServingError
 
 FLOAT, INT32, UINT8, BOOL, STRING, HALF = 1, 3, 4, 10, 7, 19

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from tfs_helpers import RunningServer
-from tfs_helpers.embedded import pace
-from tfs_helpers.embedded.core import ServerCore
-from tfs_helpers.embedded.lanes import Lanes
-from tfs_helpers.embedded.loading import Loader, LoadOptions
-from tfs_helpers.embedded.manager import ManagerOptions
-from tfs_helpers.embedded.model_config import single_model
-from tfs_helpers.embedded.pace import Pace
-from tfs_helpers.embedded.servable import Servable
-from tfs_helpers.embedded.session import Session
+from tfs_helpers.embedded.doors.lanes import Lanes
+from tfs_helpers.embedded.graphs import pace
+from tfs_helpers.embedded.graphs.pace import Pace
+from tfs_helpers.embedded.graphs.session import Session
+from tfs_helpers.embedded.loading.loader import Loader, LoadOptions
+from tfs_helpers.embedded.models.core import ServerCore
+from tfs_helpers.embedded.models.manager import ManagerOptions
+from tfs_helpers.embedded.models.model_config import single_model
+from tfs_helpers.embedded.models.servable import Servable
 from tfs_helpers.errors import DeadlineExceeded
 
 

@@ -1,6 +1,6 @@
 """Which memory may be given back while TensorFlow's library is loaded: the part that a slip would turn into a crash."""
 
-from tfs_helpers.embedded.library import _unwritten
+from tfs_helpers.embedded.graphs.library import _unwritten
 
 NAME = "/lib/libtensorflow_cc.so.2"
 

@@ -28,7 +28,7 @@ from served_models import Signatures, export_graph
 from test_embedded_server import free_port, process, run, until
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.listening import check_listening
+from tfs_helpers.embedded.doors.listening import check_listening
 from tfs_helpers.embedded.options import parse_flags
 from tfs_helpers.embedded.status import ServingError
 from tfs_helpers.tensors import to_proto

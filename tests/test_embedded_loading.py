@@ -315,7 +315,7 @@ def test_a_model_starts_with_the_versions_that_can_be_loaded(tmp_path: Path, mod
 
 LOAD_ALL = """
 import sys
-from tfs_helpers.embedded.loading import Loader, LoadOptions
+from tfs_helpers.embedded.loading.loader import Loader, LoadOptions
 from tfs_helpers.embedded.metrics import Metrics
 from tfs_helpers.embedded.status import ServingError
 

@@ -14,7 +14,7 @@ from tfs_helpers.embedded.log import log, start_logging, verbosity
 
 MODEL = "half"
 LINE = re.compile(r"(?:\d{4}(?:-\d\d){2} \d\d:\d\d:\d\d\.\d{6}: [IWEF] |[IWEF]\d{4} .* )\S+:\d+\] (.*)")
-OURS = re.compile(r"\d{4}(?:-\d\d){2} \d\d:\d\d:\d\d\.\d{6}: ([IWEF]) tfs_helpers/embedded/\w+\.py:\d+\] (.*)")
+OURS = re.compile(r"\d{4}(?:-\d\d){2} \d\d:\d\d:\d\d\.\d{6}: ([IWEF]) tfs_helpers/embedded/(?:\w+/)?\w+\.py:\d+\] (.*)")
 
 
 def words(file: Path) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfs_helpers.dtypes import by_name
-from tfs_helpers.embedded.json_text import column_form, row_form
+from tfs_helpers.embedded.answering.json_text import column_form, row_form
 from tfs_helpers.errors import InputError
 from tfs_helpers.json_tensors import decode_outputs, encode_inputs, number_block
 from tfs_helpers.signatures import Signature, TensorSpec

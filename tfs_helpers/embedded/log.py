@@ -7,17 +7,19 @@ and `TF_CPP_VMODULE` (`http_server=1` tells of every request by REST).
 import logging
 import os
 import time
+from pathlib import Path
 from typing import ClassVar
 
 __all__ = ["log", "start_logging", "verbosity"]
 
 log = logging.getLogger("tfs_helpers.embedded")
 
+_HERE = Path(__file__).parent
 _SEVERITIES = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
 class _Form(logging.Formatter):
-    """`2026-01-31 12:00:00.123456: I tfs_helpers/embedded/manager.py:88] words`."""
+    """`2026-01-31 12:00:00.123456: I tfs_helpers/embedded/models/manager.py:88] words`."""
 
     letters: ClassVar = dict(zip(_SEVERITIES, "IWEF", strict=True))
 
@@ -25,7 +27,7 @@ class _Form(logging.Formatter):
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         micros = int(record.created % 1 * 1_000_000)
         letter = self.letters.get(record.levelno, "I")
-        place = f"tfs_helpers/embedded/{record.filename}:{record.lineno}"
+        place = f"tfs_helpers/embedded/{Path(record.pathname).relative_to(_HERE)}:{record.lineno}"
         line = f"{moment}.{micros:06d}: {letter} {place}] {record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

@@ -8,15 +8,15 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tfs_helpers.embedded.core import ServerCore
-from tfs_helpers.embedded.inference import InferenceService
-from tfs_helpers.embedded.lanes import Lanes
-from tfs_helpers.embedded.library import load_library
-from tfs_helpers.embedded.limits import DEFAULT_LIMITS, Limits
-from tfs_helpers.embedded.listening import GRACE_SECONDS, check_listening, open_grpc, open_rest
-from tfs_helpers.embedded.loading import Loader
+from tfs_helpers.embedded.answering.inference import InferenceService
+from tfs_helpers.embedded.doors.lanes import Lanes
+from tfs_helpers.embedded.doors.limits import DEFAULT_LIMITS, Limits
+from tfs_helpers.embedded.doors.listening import GRACE_SECONDS, check_listening, open_grpc, open_rest
+from tfs_helpers.embedded.graphs.library import load_library
+from tfs_helpers.embedded.loading.loader import Loader
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.metrics import Metrics
+from tfs_helpers.embedded.models.core import ServerCore
 from tfs_helpers.embedded.options import Options
 from tfs_helpers.embedded.settings import (
     check_options,
@@ -112,10 +112,10 @@ def _heed_xla(library: ctypes.CDLL, options: Options) -> None:
 
 
 def _import_doors() -> None:
-    import tfs_helpers.embedded.grpc
-    import tfs_helpers.embedded.grpc_services
-    import tfs_helpers.embedded.http_server
-    import tfs_helpers.embedded.rest  # noqa: F401
+    import tfs_helpers.embedded.doors.grpc
+    import tfs_helpers.embedded.doors.grpc_services
+    import tfs_helpers.embedded.doors.http_server
+    import tfs_helpers.embedded.doors.rest  # noqa: F401
 
 
 def _load_first(core: ServerCore, config: Any, failure: list[ServingError]) -> None:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.batching_options import BatchingOptions, batching_options
-from tfs_helpers.embedded.loading import LoadOptions
+from tfs_helpers.embedded.batching.options import BatchingOptions, batching_options
+from tfs_helpers.embedded.loading.loader import LoadOptions
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.manager import ManagerOptions
 from tfs_helpers.embedded.metrics import monitoring_path
-from tfs_helpers.embedded.model_config import TENSORFLOW, single_model
+from tfs_helpers.embedded.models.manager import ManagerOptions
+from tfs_helpers.embedded.models.model_config import TENSORFLOW, single_model
 from tfs_helpers.embedded.options import RESOURCE, Options
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.embedded.text_proto import read_text_proto

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.batch_scheduler import BatchScheduler
-from tfs_helpers.embedded.batching import BatchingSession
-from tfs_helpers.embedded.batching_options import BatchingOptions, batching_options
+from tfs_helpers.embedded.batching.options import BatchingOptions, batching_options
+from tfs_helpers.embedded.batching.scheduler import BatchScheduler
+from tfs_helpers.embedded.batching.session import BatchingSession
+from tfs_helpers.embedded.graphs.runner import Runner
+from tfs_helpers.embedded.graphs.session import Session
+from tfs_helpers.embedded.loading.warmup import warm_up
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.metrics import Metrics
-from tfs_helpers.embedded.runner import Runner
-from tfs_helpers.embedded.session import Session
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.embedded.text_proto import read_text_proto
-from tfs_helpers.embedded.warmup import warm_up
 
 __all__ = ["LoadOptions", "Loader"]
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy.typing as npt
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.core import InUse, ServerCore
-from tfs_helpers.embedded.examples import serialized
-from tfs_helpers.embedded.graph_signature import GraphSignature
-from tfs_helpers.embedded.judging import CLASSIFY, PREDICT, REGRESS, Judgement
+from tfs_helpers.embedded.answering.examples import serialized
+from tfs_helpers.embedded.answering.judging import CLASSIFY, PREDICT, REGRESS, Judgement
+from tfs_helpers.embedded.graphs.graph_signature import GraphSignature
 from tfs_helpers.embedded.metrics import Metrics
-from tfs_helpers.embedded.servable import Servable
+from tfs_helpers.embedded.models.core import InUse, ServerCore
+from tfs_helpers.embedded.models.servable import Servable
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.errors import InputError
 from tfs_helpers.signatures import DEFAULT

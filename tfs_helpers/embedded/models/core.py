@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from tfs_helpers.embedded.graphs.runner import Runner
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.manager import Manager, ManagerOptions
-from tfs_helpers.embedded.model_config import check_models, check_platforms, model_list
-from tfs_helpers.embedded.runner import Runner
-from tfs_helpers.embedded.servable import Load, Servable, State
+from tfs_helpers.embedded.models.manager import Manager, ManagerOptions
+from tfs_helpers.embedded.models.model_config import check_models, check_platforms, model_list
+from tfs_helpers.embedded.models.servable import Load, Servable, State
+from tfs_helpers.embedded.models.storage import aspired_versions, read_versions
 from tfs_helpers.embedded.status import Code, ServingError
-from tfs_helpers.embedded.storage import aspired_versions, read_versions
 
 __all__ = ["InUse", "ServerCore"]
 

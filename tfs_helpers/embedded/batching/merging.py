@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfs_helpers import dtypes
-from tfs_helpers.embedded.runner import Array
+from tfs_helpers.embedded.graphs.runner import Array
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["concatenate", "merge", "padded_size", "rows", "split"]

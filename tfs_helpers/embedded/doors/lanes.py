@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from tfs_helpers.embedded.pace import Pace
-from tfs_helpers.embedded.servable import Servable
+from tfs_helpers.embedded.graphs.pace import Pace
+from tfs_helpers.embedded.models.servable import Servable
 
 __all__ = ["Lanes"]
 
@@ -24,6 +24,8 @@ _QUICK = 0.0003
 _QUICK_ALONE = 0.003
 _SURPRISE = 0.02
 _DISTRUST = 1.0
+_AT_ONCE = 0.00015  # a client that had its answer asks again later than that; who asks sooner has waited
+_CROWDED = 0.05
 _SMALL = 2**16
 
 T = TypeVar("T")
@@ -55,6 +57,8 @@ class Lanes:
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._lanes: WeakKeyDictionary[Servable, _Lane] = WeakKeyDictionary()
         self._inside = 0
+        self._left = 0.0
+        self._crowded_until = 0.0
 
     async def answer(self, servable: Servable | None, size: int, function: Callable[..., T], *arguments: Any) -> T:
         """Call `function` for a request of `size` bytes, to this version if any answers; on the loop or on a thread."""
@@ -69,6 +73,7 @@ class Lanes:
         try:
             if await self._may_run_here(servable, lane, size):
                 answer = _here(lane, size, function, *arguments)
+                self._left = time.monotonic()
                 if self._inside > 1:
                     await asyncio.sleep(0)
                 return answer
@@ -78,14 +83,22 @@ class Lanes:
 
     async def _may_run_here(self, servable: Servable, lane: _Lane, size: int) -> bool:
         runner = servable.runner
-        if runner is None or not runner.is_bounded or time.monotonic() < lane.trusted_from:
+        now = time.monotonic()
+        if runner is None or not runner.is_bounded or now < lane.trusted_from:
             return False
         expected = lane.pace.expected(size)
-        if expected > _QUICK and (expected > _QUICK_ALONE or self._inside > 1):
+        if expected > _QUICK_ALONE or (expected > _QUICK and self._is_crowded(now)):
             return False
-        # Whoever arrived in the same turn of the loop is counted after it.
+        # Whoever arrived in the same turn of the loop comes in meanwhile. Then all of them are answered, and only then
+        # do the answers go out, which wakes their reader once.
         await asyncio.sleep(0)
         return expected <= _QUICK or self._inside == 1
+
+    def _is_crowded(self, now: float) -> bool:
+        """Whether requests come side by side, so that they had better run so too."""
+        if self._inside > 1 or now - self._left < _AT_ONCE:
+            self._crowded_until = now + _CROWDED
+        return now < self._crowded_until
 
     async def _on_thread(self, kind: str, function: Callable[..., T], *arguments: Any) -> T:
         pool = self._pools.get(kind)

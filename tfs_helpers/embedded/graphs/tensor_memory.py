@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfs_helpers import dtypes, protos
-from tfs_helpers.embedded.library import Deallocator
-from tfs_helpers.embedded.runner import Array
+from tfs_helpers.embedded.graphs.library import Deallocator
+from tfs_helpers.embedded.graphs.runner import Array
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["to_array", "to_tensor"]

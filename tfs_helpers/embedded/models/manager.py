@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.servable import Load, Servable, State
+from tfs_helpers.embedded.models.servable import Load, Servable, State
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["Manager", "ManagerOptions"]

@@ -6,12 +6,12 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from tfs_helpers.embedded.batch_merging import concatenate, merge, padded_size, rows, split
-from tfs_helpers.embedded.batch_queue import Task
-from tfs_helpers.embedded.batch_scheduler import BatchScheduler
-from tfs_helpers.embedded.batching_options import BatchingOptions
+from tfs_helpers.embedded.batching.merging import concatenate, merge, padded_size, rows, split
+from tfs_helpers.embedded.batching.options import BatchingOptions
+from tfs_helpers.embedded.batching.queue import Task
+from tfs_helpers.embedded.batching.scheduler import BatchScheduler
+from tfs_helpers.embedded.graphs.runner import Array, Runner
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.runner import Array, Runner
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["BatchObserver", "BatchingSession"]

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
-from tfs_helpers.embedded.batching_options import BatchingOptions
-from tfs_helpers.embedded.runner import Array
+from tfs_helpers.embedded.batching.options import BatchingOptions
+from tfs_helpers.embedded.graphs.runner import Array
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["BatchOwner", "BatchQueue", "Task"]

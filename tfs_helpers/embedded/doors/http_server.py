@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 
-from tfs_helpers.embedded import http_refusals
-from tfs_helpers.embedded.limits import Limits
+from tfs_helpers.embedded.doors import http_refusals
+from tfs_helpers.embedded.doors.limits import Limits
 from tfs_helpers.embedded.log import log
 
 __all__ = ["HttpServer"]

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import orjson
 
 from tfs_helpers import dtypes
-from tfs_helpers.embedded.grisu import double_text
-from tfs_helpers.embedded.rapidjson import Members
+from tfs_helpers.embedded.answering.grisu import double_text
+from tfs_helpers.embedded.answering.rapidjson import Members
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = [

@@ -10,12 +10,12 @@ from itertools import chain
 from typing import Any
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.graph_signature import graph_signatures
-from tfs_helpers.embedded.library import Output, Status, load_library
-from tfs_helpers.embedded.pace import Pace
-from tfs_helpers.embedded.runner import Array
+from tfs_helpers.embedded.graphs.graph_signature import graph_signatures
+from tfs_helpers.embedded.graphs.library import Output, Status, load_library
+from tfs_helpers.embedded.graphs.pace import Pace
+from tfs_helpers.embedded.graphs.runner import Array
+from tfs_helpers.embedded.graphs.tensor_memory import to_array, to_tensor
 from tfs_helpers.embedded.status import Code, ServingError
-from tfs_helpers.embedded.tensor_memory import to_array, to_tensor
 
 __all__ = ["Session"]
 

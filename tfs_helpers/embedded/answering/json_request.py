@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfs_helpers import dtypes, protos
-from tfs_helpers.embedded import rapidjson
-from tfs_helpers.embedded.json_text import value_text
+from tfs_helpers.embedded.answering import rapidjson
+from tfs_helpers.embedded.answering.json_text import value_text
 from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.json_tensors import number_block
 

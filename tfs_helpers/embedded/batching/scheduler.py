@@ -10,8 +10,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
-from tfs_helpers.embedded.batch_queue import BatchOwner, BatchQueue, Task
-from tfs_helpers.embedded.batching_options import BatchingOptions
+from tfs_helpers.embedded.batching.options import BatchingOptions
+from tfs_helpers.embedded.batching.queue import BatchOwner, BatchQueue, Task
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["BatchScheduler"]

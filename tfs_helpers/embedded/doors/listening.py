@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tfs_helpers.embedded.credentials import read_ssl_config, server_credentials
-from tfs_helpers.embedded.inference import InferenceService
-from tfs_helpers.embedded.lanes import Lanes
-from tfs_helpers.embedded.limits import DEFAULT_LIMITS, Limits, make_room
+from tfs_helpers.embedded.answering.inference import InferenceService
+from tfs_helpers.embedded.doors.credentials import read_ssl_config, server_credentials
+from tfs_helpers.embedded.doors.lanes import Lanes
+from tfs_helpers.embedded.doors.limits import DEFAULT_LIMITS, Limits, make_room
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.options import Options
 from tfs_helpers.embedded.status import Code, ServingError
@@ -66,8 +66,8 @@ async def open_grpc(
     """
     import grpc.aio
 
-    from tfs_helpers.embedded.grpc import GrpcDoor
-    from tfs_helpers.embedded.grpc_services import CallLimit, add_health, add_reflection
+    from tfs_helpers.embedded.doors.grpc import GrpcDoor
+    from tfs_helpers.embedded.doors.grpc_services import CallLimit, add_health, add_reflection
 
     # Whoever names an argument on the command line has the last word.
     arguments = {**_bounds(limits), **_channel_arguments(options)}
@@ -203,8 +203,8 @@ async def open_rest(
         return None
     from aiohttp import web
 
-    from tfs_helpers.embedded.http_server import HttpServer
-    from tfs_helpers.embedded.rest import RestDoor
+    from tfs_helpers.embedded.doors.http_server import HttpServer
+    from tfs_helpers.embedded.doors.rest import RestDoor
 
     # The real server says so wherever it listens.
     address = f"{'localhost' if options.host in _AT_HOME else options.host}:{port}"

@@ -14,12 +14,18 @@ from aiohttp import web
 from google.protobuf import json_format
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.examples import input_from_json
-from tfs_helpers.embedded.http_refusals import page
-from tfs_helpers.embedded.inference import InferenceService
-from tfs_helpers.embedded.json_request import PredictBody
-from tfs_helpers.embedded.json_text import classify_results, column_form, error_text, regress_results, row_form
-from tfs_helpers.embedded.lanes import Lanes
+from tfs_helpers.embedded.answering.examples import input_from_json
+from tfs_helpers.embedded.answering.inference import InferenceService
+from tfs_helpers.embedded.answering.json_request import PredictBody
+from tfs_helpers.embedded.answering.json_text import (
+    classify_results,
+    column_form,
+    error_text,
+    regress_results,
+    row_form,
+)
+from tfs_helpers.embedded.doors.http_refusals import page
+from tfs_helpers.embedded.doors.lanes import Lanes
 from tfs_helpers.embedded.log import log, verbosity
 from tfs_helpers.embedded.status import Code, ServingError
 

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.core import ServerCore
-from tfs_helpers.embedded.inference import InferenceService
-from tfs_helpers.embedded.lanes import Lanes
+from tfs_helpers.embedded.answering.inference import InferenceService
+from tfs_helpers.embedded.doors.lanes import Lanes
 from tfs_helpers.embedded.log import log
+from tfs_helpers.embedded.models.core import ServerCore
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["GrpcDoor"]

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 
+from tfs_helpers.embedded.graphs.runner import Runner
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.runner import Runner
 from tfs_helpers.embedded.status import ServingError
 
 __all__ = ["Load", "Servable", "State"]

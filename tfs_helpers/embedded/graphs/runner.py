@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from tfs_helpers.embedded.graph_signature import GraphSignature
+from tfs_helpers.embedded.graphs.graph_signature import GraphSignature
 
 __all__ = ["Array", "Runner"]
 

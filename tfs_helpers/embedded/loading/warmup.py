@@ -16,12 +16,12 @@ import google_crc32c
 from google.protobuf.message import DecodeError
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.core import InUse, ServerCore
-from tfs_helpers.embedded.inference import InferenceService
+from tfs_helpers.embedded.answering.inference import InferenceService
+from tfs_helpers.embedded.graphs.runner import Runner
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.metrics import Metrics
-from tfs_helpers.embedded.runner import Runner
-from tfs_helpers.embedded.servable import Servable
+from tfs_helpers.embedded.models.core import InUse, ServerCore
+from tfs_helpers.embedded.models.servable import Servable
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["DamagedRecords", "read_records", "warm_up"]

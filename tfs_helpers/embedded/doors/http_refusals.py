@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from tfs_helpers.embedded.json_text import error_text
+from tfs_helpers.embedded.answering.json_text import error_text
 
 __all__ = ["BUSY", "LATE_HEADERS", "full", "garbled", "page", "too_large", "too_slow"]
 

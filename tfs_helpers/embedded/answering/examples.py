@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.json_request import is_base64, kind_of, parse_body, signature_name_of, unbase64
-from tfs_helpers.embedded.json_text import value_text
-from tfs_helpers.embedded.rapidjson import Members
+from tfs_helpers.embedded.answering.json_request import is_base64, kind_of, parse_body, signature_name_of, unbase64
+from tfs_helpers.embedded.answering.json_text import value_text
+from tfs_helpers.embedded.answering.rapidjson import Members
 from tfs_helpers.embedded.status import Code, ServingError
 
 __all__ = ["input_from_json", "serialized"]

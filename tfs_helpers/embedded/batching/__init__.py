@@ -1,0 +1,1 @@
+"""Requests gathered into batches, as TensorFlow Serving's shared batch scheduler does it."""

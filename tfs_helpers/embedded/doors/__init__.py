@@ -1,0 +1,1 @@
+"""The doors: HTTP and gRPC on the outside, `answering` on the inside."""

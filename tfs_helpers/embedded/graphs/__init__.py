@@ -1,0 +1,1 @@
+"""Graphs that TensorFlow's C library has loaded and runs."""
