@@ -8,7 +8,7 @@ unexport PYTHONHOME
 unexport PYTHONPATH
 unexport PYTHONSTARTUP
 
-.PHONY: help lab test test-package test-notebooks lint setup demo notebooks bench pins clean
+.PHONY: help lab test test-package test-notebooks lint setup demo notebooks bench soak pins clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ notebooks: setup ## execute all notebooks in place, refreshing their outputs
 
 bench: setup ## measure clients and server on this machine
 	@$(RUN) -m benchmarks
+
+soak: setup ## ten minutes of load, fuzz and changes against the embedded server (MINUTES=10)
+	@$(RUN) tests/soak.py --minutes $(or $(MINUTES),10)
 
 pins: setup ## resolve requirements.txt anew (needs uv; UPGRADE=--upgrade for the newest)
 	@$(RUN) scripts/pins.py $(UPGRADE)

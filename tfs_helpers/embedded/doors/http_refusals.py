@@ -57,5 +57,6 @@ def page(status: int) -> web.Response:
 
 
 def _closing(answer: web.HTTPException) -> web.HTTPException:
+    answer.headers["Content-Type"] = "application/json"  # without the charset that aiohttp adds
     answer.force_close()
     return answer

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 
@@ -103,7 +104,10 @@ class HttpServer(web.Server):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, _Connection)
+        assert isinstance(request, _Request)
         try:
+            if not request.is_http_1():
+                return http_refusals.page(HTTPStatus.BAD_REQUEST)
             return await self._handler(request)
         finally:
             connection.end()
@@ -272,6 +276,12 @@ class _Connection(web.RequestHandler):
 
 class _Request(web.BaseRequest):
     """A request whose body is bounded."""
+
+    def is_http_1(self) -> bool:
+        """Whether it is HTTP/1; the answer names no version that the server does not speak."""
+        major = self._version.major
+        self._version = min(max(self._version, HttpVersion10), HttpVersion11)
+        return major == 1
 
     async def read(self) -> bytes:
         """Its body.

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from tfs_helpers.embedded.graphs.pace import Pace
-from tfs_helpers.embedded.models.servable import Servable
+from tfs_helpers.embedded.models.servable import Servable, State
 
 __all__ = ["Lanes"]
 
@@ -55,6 +55,7 @@ class Lanes:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._last: dict[str, Servable] = {}
         self._lanes: WeakKeyDictionary[Servable, _Lane] = WeakKeyDictionary()
         self._inside = 0
         self._left = 0.0
@@ -77,7 +78,9 @@ class Lanes:
                 if self._inside > 1:
                     await asyncio.sleep(0)
                 return answer
-            return await self._on_thread(f"infer-{servable.name}", _timed, lane.pace, size, function, *arguments)
+            kind = f"infer-{servable.name}"
+            self._last[kind] = servable
+            return await self._on_thread(kind, _timed, lane.pace, size, function, *arguments)
         finally:
             self._inside -= 1
 
@@ -103,8 +106,15 @@ class Lanes:
     async def _on_thread(self, kind: str, function: Callable[..., T], *arguments: Any) -> T:
         pool = self._pools.get(kind)
         if pool is None:
+            self._drop_ended()
             pool = self._pools[kind] = ThreadPoolExecutor(self._threads, thread_name_prefix=kind)
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    def _drop_ended(self) -> None:
+        """Let the threads go of models whose version that used them last is not served any more."""
+        for kind in [kind for kind, servable in self._last.items() if servable.state == State.END]:
+            del self._last[kind]
+            self._pools.pop(kind).shutdown(wait=False)
 
     async def on_thread(self, function: Callable[..., T], *arguments: Any, lane: str = "other") -> T:
         """Call `function` on a thread that belongs to no model."""

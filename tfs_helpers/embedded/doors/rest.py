@@ -40,6 +40,7 @@ _GET = re.compile(
 )
 _ROUTES = {"GET": _GET, "POST": _POST}
 _METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"}  # those that libevent lets through
+_MOST_DIGITS = 19
 _MOST_UNZIPPED = 100 * 2**20
 _HTTP = {
     Code.OK: 200,
@@ -107,7 +108,7 @@ class RestDoor:
             return page(HTTPStatus.NOT_FOUND)
         body = await request.read()
         if "gzip" in request.headers.get("Content-Encoding", ""):
-            body = _unzipped(body)
+            body = await self._lanes.on_thread(_unzipped, body)
         if self._verbose:
             log.info("Processing HTTP request: %s %s body: %d bytes.", request.method, path, len(body))
         if request.method == "OPTIONS":
@@ -222,9 +223,11 @@ def _spec(name: str | None, version: str | None, label: str | None) -> Any:
     """
     spec = protos.ModelSpec(name=unquote(name or ""))
     if version is not None:
-        if int(version) >= 2**63:
+        # By its length first: Python converts no number of thousands of digits.
+        digits = version.lstrip("0") or "0"
+        if len(digits) > _MOST_DIGITS or int(digits) >= 2**63:
             raise _VersionTooLarge
-        spec.version.value = int(version)
+        spec.version.value = int(digits)
     elif label is not None:
         spec.version_label = unquote(label)
     return spec
