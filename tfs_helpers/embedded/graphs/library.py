@@ -90,6 +90,7 @@ _MAPPING = re.compile(
     re.MULTILINE,
 )
 _MADV_DONTNEED = 4
+_M_ARENA_MAX = -8  # malloc.h of glibc
 _SWEEP_SECONDS = 0.1  # shorter is smaller, and slower
 _NAMES = {
     "darwin": ("libtensorflow_cc.2.dylib", "libtensorflow_framework.2.dylib"),
@@ -131,6 +132,7 @@ def load_library() -> ctypes.CDLL:
     """
     # Read by TensorFlow when it is loaded. With oneDNN, a wrong rank into Conv2D aborts the process.
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    _use_few_arenas()
     whole, framework = find_library()
     loaded = threading.Event()
     sweeper = threading.Thread(target=_drop_pages_until, args=(loaded, [framework, whole]))
@@ -152,6 +154,16 @@ def load_library() -> ctypes.CDLL:
     quick.restype, quick.argtypes = library.TF_SessionRun.restype, library.TF_SessionRun.argtypes
     setattr(library, "quick_run", quick)  # noqa: B010  mypy knows no such attribute
     return library
+
+
+def _use_few_arenas() -> None:
+    """Keep glibc from giving each thread a heap of its own: what versions leave free in one, the next cannot use.
+
+    Without this a server grows from 230 to 370 MB over twenty swaps of a 4 MB model, and is no faster.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if sys.platform.startswith("linux") and mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def _open(path: Path) -> ctypes.CDLL:
