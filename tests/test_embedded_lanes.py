@@ -20,6 +20,7 @@ from tfs_helpers.embedded.models.core import ServerCore
 from tfs_helpers.embedded.models.manager import ManagerOptions
 from tfs_helpers.embedded.models.model_config import single_model
 from tfs_helpers.embedded.models.servable import Servable
+from tfs_helpers.embedded.status import Code, ServingError
 from tfs_helpers.errors import DeadlineExceeded
 
 
@@ -119,6 +120,23 @@ def test_what_takes_long_goes_to_a_thread_and_who_surprised_is_not_trusted(core:
     surprising, after = asyncio.run(story())
     assert surprising == "MainThread"
     assert after.startswith("infer-m_")
+
+
+def test_what_is_refused_says_nothing_of_what_is_not(core: ServerCore) -> None:
+    async def story() -> str:
+        lane = Lane(core)
+
+        def refuse() -> None:
+            raise ServingError(Code.INVALID_ARGUMENT, "no")
+
+        for _ in range(3):
+            with pytest.raises(ServingError):
+                await lane.lanes.answer(lane.servable, 10, refuse)
+        name = await lane.thread_of()
+        lane.lanes.close()
+        return name
+
+    assert asyncio.run(story()).startswith("infer-m_")
 
 
 # ---- the server
