@@ -12,6 +12,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -287,6 +288,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="the same requests again; by default others each time")
     parser.add_argument("--only", default="", help="names of workers with commas between, to find out whose work it is")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then the server goes too
     seed = random.SystemRandom().randrange(10**9) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     shutil.rmtree(OUT, ignore_errors=True)

@@ -250,6 +250,7 @@ def test_batching_warm_up_and_tags() -> None:
     assert how("--enable_model_warmup=false", "--num_request_iterations_for_warmup=4")[2:4] == (False, 4)
     assert how("--num_request_iterations_for_warmup=-4")[3] == 1
     assert how("--saved_model_tags=a,b")[4] == ("a", "b")
+    assert how("--saved_model_tags=")[4] == ("serve",)
 
 
 def test_how_versions_come_and_go() -> None:

@@ -126,6 +126,15 @@ def test_what_is_no_http_is_answered_with_400_and_closed(connect: Connect, said:
     assert b"<TITLE>400 Bad Request</TITLE>" in answer
 
 
+@pytest.mark.parametrize("method", [b"BREW", b"get", b"TRACE"])
+def test_methods_that_nobody_knows_are_answered_with_501_and_closed(connect: Connect, method: bytes) -> None:
+    stranger = connect()
+    stranger.sendall(method + b" /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = heard(stranger)
+    assert status_of(answer) == 501
+    assert b"<TITLE>501 Not Implemented</TITLE>" in answer
+
+
 @pytest.mark.parametrize("said", [b"GET /v1/" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n", PREDICT + b"X: " + b"a" * 10_000])
 def test_headers_that_are_too_long_are_answered_with_431_and_closed(connect: Connect, said: bytes) -> None:
     stranger = connect()

@@ -257,6 +257,7 @@ def test_health_is_told_under_the_real_servers_names(healthy: Running) -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 health(channel, service)
             assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+            assert caught.value.details() == "service name unknown"
 
 
 def test_without_its_flag_there_is_no_health(encrypted: Running, trust: Trust) -> None:
@@ -264,6 +265,7 @@ def test_without_its_flag_there_is_no_health(encrypted: Running, trust: Trust) -
         with pytest.raises(grpc.RpcError) as caught:
             health(channel, "")
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert caught.value.details() == ""
 
 
 def test_who_watches_is_told_of_the_end_and_calls_are_answered_until_then(models: Path, tmp_path: Path) -> None:

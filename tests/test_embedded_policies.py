@@ -13,7 +13,7 @@ import grpc
 import pytest
 from served_models import Signatures, export_graph
 from test_embedded_loading import entry, listed
-from test_embedded_server import Clients, answers, process, reload, states, until
+from test_embedded_server import Clients, answers, process, reload, run, states, until
 
 from tfs_helpers import publish
 from tfs_helpers.client import GrpcClient, RestClient
@@ -271,3 +271,35 @@ def test_after_a_kill_it_serves_what_the_file_says(models: Path, tmp_path: Path)
             with contextlib.suppress(grpc.RpcError):
                 reload((client, rest), config.read_text(), timeout=moments.uniform(0, 0.02))
             child.kill()
+
+
+# ---- the highest version counts
+
+
+def test_a_broken_highest_version_keeps_the_server_from_starting(models: Path, tmp_path: Path) -> None:
+    base = place(models, tmp_path / "m", 1)
+    (base / "2").mkdir()
+    (base / "2" / "saved_model.pb").write_bytes(b"no model")
+    config = tmp_path / "models.config"
+    config.write_text(listed(entry("m", base, ALL)))
+    done = run(f"--model_config_file={config}", "--max_num_load_retries=0")
+    assert done.returncode == 255
+    words = (
+        "Error: UNKNOWN: 1 servable(s) did not become available: {{{name: m version: 2} due to error: OUT_OF_RANGE: "
+    )
+    assert words in done.stdout
+
+
+def test_a_broken_highest_version_of_a_new_model_is_told_to_who_adds_it(
+    empty: tuple[Path, Clients], models: Path, tmp_path: Path
+) -> None:
+    _, clients = empty
+    base = place(models, tmp_path / "half", 1)
+    (base / "2").mkdir()
+    (base / "2" / "saved_model.pb").write_bytes(b"no model")
+    code, words = refusal(clients, listed(entry("half", base, ALL)))
+    assert code == "UNKNOWN"
+    assert words.startswith(
+        "1 model(s) did not become available: {{{name: half version: 2} due to error: OUT_OF_RANGE: "
+    )
+    assert states(clients[0], "half") == {2: "END", 1: "AVAILABLE"}

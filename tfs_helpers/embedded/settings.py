@@ -121,7 +121,7 @@ def _by_flags(options: Options) -> LoadOptions:
     if (fraction := float(options.values["per_process_gpu_memory_fraction"])) > 0:
         session.gpu_options.per_process_gpu_memory_fraction = fraction
     return LoadOptions(
-        tags=tuple(options.text("saved_model_tags").split(",")),
+        tags=tuple((options.text("saved_model_tags") or "serve").split(",")),
         session_config=session.SerializeToString(),
         batching=batching,
         batching_per_model=options.flag("enable_per_model_batching_parameters"),

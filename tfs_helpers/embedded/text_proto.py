@@ -36,6 +36,9 @@ def read_text_proto(path: str, message: Any, *, secret: bool = False) -> Any:
         raise ServingError(Code.NOT_FOUND, f"{path}; No such file or directory") from None
     except PermissionError:
         raise ServingError(Code.PERMISSION_DENIED, f"{path}; Permission denied") from None
+    except IsADirectoryError:
+        # It can be opened, and not mapped into memory.
+        raise ServingError(Code.NOT_FOUND, f"{path}; No such device") from None
     except OSError as error:
         raise ServingError(Code.INVALID_ARGUMENT, f"{path}; {error.strerror}") from None
     if not content:

@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 from tfs_helpers import protos
 
-__all__ = ["CallLimit", "Health", "add_health", "add_reflection"]
+__all__ = ["CallLimit", "Health", "UnknownMethod", "add_health", "add_reflection"]
 
 # Not the services' full names: server.cc.
 _HEALTHY = ("", "ModelService", "PredictionService")
@@ -59,12 +59,30 @@ class CallLimit(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
         return counted
 
 
+class UnknownMethod(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Refuses what no other handler knows without a word, as gRPC's C++ side does (server_cc.cc)."""
+
+    def service(self, _details: Any) -> Any:
+        """A handler for any call."""
+        return grpc.unary_unary_rpc_method_handler(self._refuse)
+
+    async def _refuse(self, _request: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        raise AssertionError("abort always raises")
+
+
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # it has no types
     """grpc.health.v1.Health; `enter_graceful_shutdown` tells everybody who watches, and ends the watching."""
 
     def __init__(self) -> None:
         super().__init__()
         self._closing = asyncio.Event()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Tell the state of a service."""
+        if request.service not in self._server_status:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
+        return await super().Check(request, context)
 
     # The library's streams never end, and a server that stops would wait for them to its last second of grace.
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802

@@ -1,13 +1,14 @@
 """The HTTP server under the REST door: aiohttp's, with bounds on what strangers may ask of it."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.streams import StreamReader
 
 from tfs_helpers.embedded.doors import http_refusals
@@ -269,6 +270,9 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("The answer has begun; there is no other now")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(exc, ConnectionError):
             log.error("The request %s broke the server", request.path, exc_info=exc)
+        if isinstance(exc, BadHttpMethod) and re.search(r"b'\S+ \S+ HTTP/1\.[01]'", exc.message):
+            # A request line in order, whose method nobody knows (libevent).
+            status = HTTPStatus.NOT_IMPLEMENTED
         if isinstance(exc, LineTooLong):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         return http_refusals.page(status)

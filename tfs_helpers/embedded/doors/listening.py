@@ -67,7 +67,7 @@ async def open_grpc(
     import grpc.aio
 
     from tfs_helpers.embedded.doors.grpc import GrpcDoor
-    from tfs_helpers.embedded.doors.grpc_services import CallLimit, add_health, add_reflection
+    from tfs_helpers.embedded.doors.grpc_services import CallLimit, UnknownMethod, add_health, add_reflection
 
     # Whoever names an argument on the command line has the last word.
     arguments = {**_bounds(limits), **_channel_arguments(options)}
@@ -76,6 +76,7 @@ async def open_grpc(
     server.add_generic_rpc_handlers([handlers])
     health = await add_health(server) if options.flag("enable_grpc_healthcheck_service") else None
     add_reflection(server, has_health=health is not None)
+    server.add_generic_rpc_handlers([UnknownMethod()])  # the last: asked where no other knows the method
     config = read_ssl_config(options)
     log.info("Using %sServerCredentials", "Insecure" if config is None else "Ssl")
     path = options.text("grpc_socket_path")

@@ -153,7 +153,7 @@ class ServerCore:
         failed = [
             servables[0]
             for name in sorted(names)
-            if self.manager.latest(name) is None and (servables := self.manager.wanted(name))
+            if (servables := self.manager.wanted(name)) and servables[0].state == State.END
         ]
         if failed:
             each = ", ".join(f"{{{servable} due to error: {servable.error}}}" for servable in failed)
@@ -165,7 +165,11 @@ class ServerCore:
             return True  # Another configuration came and took it away.
         versions = self.manager.wanted(name)
         if self.manager.latest(name) is not None:
-            return all(servable.state not in (State.START, State.LOADING) or servable.error for servable in versions)
+            # Between two tries is settled, too; `error` alone is set a moment before the last one's END.
+            return all(
+                each.state not in (State.START, State.LOADING) or each.retry_at is not None or each.tries > 1
+                for each in versions
+            )
         return bool(versions) and all(servable.state == State.END for servable in versions)
 
     # ---- finding versions
