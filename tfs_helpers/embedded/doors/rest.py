@@ -32,6 +32,7 @@ from tfs_helpers.embedded.status import Code, ServingError
 __all__ = ["RestDoor"]
 
 # As in http_rest_api_util.cc of the real server: matched against path and query string together.
+_API = re.compile(r"/v1/.*", re.IGNORECASE)
 _POST = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", re.IGNORECASE | re.ASCII
 )
@@ -104,7 +105,7 @@ class RestDoor:
         path = request.raw_path
         if path.partition("?")[0] == self._metrics_path:
             return await self._metrics(path)
-        if not re.fullmatch(r"(?i)/v1/.*", path):
+        if not _API.fullmatch(path):
             return page(HTTPStatus.NOT_FOUND)
         body = await request.read()
         if "gzip" in request.headers.get("Content-Encoding", ""):
