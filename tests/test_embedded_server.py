@@ -89,6 +89,7 @@ def states(client: GrpcClient | RestClient, model: str) -> dict[int, str]:
             "INVALID_ARGUMENT: Expected model m to have an absolute path or URI; got base_path()=here",
         ),
         (("--model_config_file=/nowhere/m.config",), "NOT_FOUND: /nowhere/m.config; No such file or directory"),
+        (("--model_config_file=/",), "NOT_FOUND: /; No such device"),
         (
             ("--port=0", "--model_base_path=/m"),
             (
