@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import functools
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -11,7 +10,7 @@ from typing import Any
 from tfs_helpers.embedded.answering.inference import InferenceService
 from tfs_helpers.embedded.doors.lanes import Lanes
 from tfs_helpers.embedded.doors.limits import DEFAULT_LIMITS, Limits
-from tfs_helpers.embedded.doors.listening import GRACE_SECONDS, check_listening, open_grpc, open_rest
+from tfs_helpers.embedded.doors.listening import GRACE_SECONDS, Checked, check_listening, open_grpc, open_rest
 from tfs_helpers.embedded.graphs.library import load_library
 from tfs_helpers.embedded.loading.loader import Loader
 from tfs_helpers.embedded.log import log
@@ -22,7 +21,6 @@ from tfs_helpers.embedded.settings import (
     check_options,
     check_thread_pools,
     manager_options,
-    read_metrics_path,
     read_model_config,
     read_platforms,
 )
@@ -49,8 +47,7 @@ def serve(options: Options, limits: Limits = DEFAULT_LIMITS) -> None:
     config = read_model_config(options)
     metrics = Metrics()
     core = _core(options, metrics)
-    check_listening(options)
-    metrics_path = read_metrics_path(options)
+    checked = check_listening(options)
     stopping = threading.Event()
     wake: list[Callable[[], None]] = []
 
@@ -84,8 +81,7 @@ def serve(options: Options, limits: Limits = DEFAULT_LIMITS) -> None:
         as_content=options.flag("enable_serialization_as_tensor_content"),
         check_method_names=options.flag("enable_signature_method_name_check"),
     )
-    serve_until = functools.partial(_serve, service, options, limits, metrics_path)
-    _run_loop(core, options, serve_until, stopping, wake)
+    _run_loop(core, options, _serve(service, options, checked, limits, stopping, wake), stopping)
 
 
 def _core(options: Options, metrics: Metrics) -> ServerCore:
@@ -126,11 +122,7 @@ def _load_first(core: ServerCore, config: Any, failure: list[ServingError]) -> N
 
 
 def _run_loop(
-    core: ServerCore,
-    options: Options,
-    serve_until: Callable[[threading.Event, list[Callable[[], None]]], Coroutine[Any, Any, None]],
-    stopping: threading.Event,
-    wake: list[Callable[[], None]],
+    core: ServerCore, options: Options, serving: Coroutine[Any, Any, None], stopping: threading.Event
 ) -> None:
     import uvloop
 
@@ -139,7 +131,7 @@ def _run_loop(
         follower = threading.Thread(target=_follow_config, args=(core, options, seconds, stopping), daemon=True)
         follower.start()
     try:
-        uvloop.run(serve_until(stopping, wake))
+        uvloop.run(serving)
     finally:
         core.close()
 
@@ -161,8 +153,8 @@ def _follow_config(core: ServerCore, options: Options, seconds: float, stopping:
 async def _serve(
     service: InferenceService,
     options: Options,
+    checked: Checked,
     limits: Limits,
-    metrics_path: str | None,
     stopping: threading.Event,
     wake: list[Callable[[], None]],
 ) -> None:
@@ -181,8 +173,8 @@ async def _serve(
         )
     # Not closed at the end: what is inside TensorFlow then has had its time, and may hang.
     lanes = Lanes(max(1, options.number("rest_api_num_threads")))
-    grpc_server = await open_grpc(service, lanes, options, limits)
-    rest_runner = await open_rest(service, lanes, options, metrics_path, limits)
+    grpc_server = await open_grpc(service, lanes, options, checked, limits)
+    rest_runner = await open_rest(service, lanes, options, checked, limits)
     try:
         await stop.wait()
         log.info("Stopping: calls that are inside may finish")

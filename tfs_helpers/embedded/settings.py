@@ -10,7 +10,7 @@ from tfs_helpers.embedded.metrics import monitoring_path
 from tfs_helpers.embedded.models.manager import ManagerOptions
 from tfs_helpers.embedded.models.model_config import TENSORFLOW, single_model
 from tfs_helpers.embedded.options import RESOURCE, Options
-from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.embedded.status import Code, ServingError, refused
 from tfs_helpers.embedded.text_proto import read_text_proto
 
 __all__ = [
@@ -30,14 +30,14 @@ def check_options(options: Options) -> None:
         ServingError: INVALID_ARGUMENT, in the real server's words.
     """
     if not options.number("port") and not options.text("grpc_socket_path"):
-        raise _refused(
+        raise refused(
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
         )
     for name in ("port", "rest_api_port"):
         if options.number(name) not in range(2**16):
-            raise _refused(f"--{name}={options.number(name)} is no port: 0 to 65535")
+            raise refused(f"--{name}={options.number(name)} is no port: 0 to 65535")
     if options.flag("use_alts_credentials") and options.text("ssl_config_file"):
-        raise _refused(
+        raise refused(
             "Either use_alts_credentials must be false or ssl_config_file must be empty.",
         )
     if options.flag("use_alts_credentials"):
@@ -47,7 +47,7 @@ def check_options(options: Options) -> None:
             "ALTS works inside Google Cloud, and the embedded server does not speak it; use --ssl_config_file",
         )
     if not options.text("model_base_path") and not options.text("model_config_file"):
-        raise _refused("Both server_options.model_base_path and server_options.model_config_file are empty!")
+        raise refused("Both server_options.model_base_path and server_options.model_config_file are empty!")
 
 
 def read_model_config(options: Options) -> Any:
@@ -111,7 +111,7 @@ def _by_flags(options: Options) -> LoadOptions:
     inter = options.number("tensorflow_inter_op_parallelism")
     both = options.number("tensorflow_session_parallelism")
     if intra > 0 and inter > 0 and both > 0:
-        raise _refused(
+        raise refused(
             "Either configure server_options.tensorflow_session_parallelism or "
             "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
             "separately. You cannot configure all."
@@ -135,7 +135,7 @@ def _batching_by_flags(options: Options) -> BatchingOptions | None:
     path = options.text("batching_parameters_file")
     if not options.flag("enable_batching"):
         if path:
-            raise _refused(
+            raise refused(
                 "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
             )
         if options.flag("enable_per_model_batching_parameters"):
@@ -177,7 +177,7 @@ def check_thread_pools(options: Options) -> None:
 def _no_factory(wanted: Any) -> ServingError:
     """What class_registration.h says of a config that nothing is made from."""
     name = wanted.type_url.rpartition("/")[2]
-    return _refused(
+    return refused(
         f"Couldn't find factory for config proto message type {name}\nconfig={wanted.value.decode('latin-1')}"
     )
 
@@ -185,7 +185,3 @@ def _no_factory(wanted: Any) -> ServingError:
 def _int32(number: int) -> int:
     """As C++ stores an int64 in an int32."""
     return (number + 2**31) % 2**32 - 2**31
-
-
-def _refused(words: str) -> ServingError:
-    return ServingError(Code.INVALID_ARGUMENT, words)

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-__all__ = ["Code", "ServingError"]
+__all__ = ["Code", "ServingError", "refused"]
 
 
 class Code(IntEnum):
@@ -38,3 +38,8 @@ class ServingError(Exception):
     def __str__(self) -> str:
         """As absl prints a status: `NOT_FOUND: words`."""
         return f"{self.code.name}: {self.message}"
+
+
+def refused(message: str) -> ServingError:
+    """The usual error: INVALID_ARGUMENT."""
+    return ServingError(Code.INVALID_ARGUMENT, message)

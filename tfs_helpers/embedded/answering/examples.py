@@ -9,17 +9,13 @@ from tfs_helpers import protos
 from tfs_helpers.embedded.answering.json_request import is_base64, kind_of, parse_body, signature_name_of, unbase64
 from tfs_helpers.embedded.answering.json_text import value_text
 from tfs_helpers.embedded.answering.rapidjson import Members
-from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.embedded.status import refused
 
 __all__ = ["input_from_json", "serialized"]
 
 Array = npt.NDArray[Any]
 
 _INT64 = range(-(2**63), 2**63)
-
-
-def _bad(message: str) -> ServingError:
-    return ServingError(Code.INVALID_ARGUMENT, message)
 
 
 def serialized(given: Any) -> Array:
@@ -38,7 +34,7 @@ def serialized(given: Any) -> Array:
         context = given.example_list_with_context.context.SerializeToString()
         examples = list(given.example_list_with_context.examples)
     if not examples:
-        raise _bad("Input is empty.")
+        raise refused("Input is empty.")
     # Serialized messages that follow one another are one message, merged.
     array = np.empty(len(examples), object)
     array[:] = [context + example.SerializeToString() for example in examples]
@@ -60,14 +56,14 @@ def input_from_json(body: bytes) -> tuple[str, Any]:
     else:
         into = given.example_list.examples
     if "examples" not in document:
-        raise _bad(
+        raise refused(
             f"JSON Value: {value_text(document)} When method is classify, key 'examples' is expected and was not found"
         )
     rows = document["examples"]
     if not isinstance(rows, list):
-        raise _bad(f"JSON Value: {value_text(document)} Expecting 'examples' value to be an list/array")
+        raise refused(f"JSON Value: {value_text(document)} Expecting 'examples' value to be an list/array")
     if not rows:
-        raise _bad(f"JSON Value: {value_text(document)} 'examples' value is an empty array")
+        raise refused(f"JSON Value: {value_text(document)} 'examples' value is an empty array")
     for row in rows:
         _fill(into.add(), row)
     # No signature has a name that is no UTF-8, and no proto can hold one.
@@ -77,7 +73,7 @@ def input_from_json(body: bytes) -> tuple[str, Any]:
 def _fill(example: Any, value: Any) -> None:
     """One `tf.Example` from a JSON object; of two features of one name the last counts."""
     if not isinstance(value, dict):
-        raise _bad(f"Example must be JSON object but got JSON {kind_of(value)}")
+        raise refused(f"Example must be JSON object but got JSON {kind_of(value)}")
     for name, content in value.pairs if isinstance(value, Members) else value.items():
         feature = _feature(example, name)
         feature.Clear()
@@ -105,12 +101,12 @@ def _add(feature: Any, name: str, item: Any) -> None:
     elif is_base64(item):
         field, content = "bytes_list", b""
     else:
-        raise _bad(f"Feature: {name} has element with unexpected JSON type: {kind_of(item)}")
+        raise refused(f"Feature: {name} has element with unexpected JSON type: {kind_of(item)}")
     kind = feature.WhichOneof("kind")
     if kind not in (None, field):
-        raise _bad(f"Unexpected element type in feature: {name} expecting type: {kind.removesuffix('_list')}")
+        raise refused(f"Unexpected element type in feature: {name} expecting type: {kind.removesuffix('_list')}")
     if isinstance(item, dict):
         content = unbase64(item["b64"])
     elif field == "int64_list" and item not in _INT64:
-        raise _bad(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+        raise refused(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
     getattr(feature, field).value.append(content)

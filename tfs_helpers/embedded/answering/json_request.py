@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from tfs_helpers import dtypes, protos
 from tfs_helpers.embedded.answering import rapidjson
-from tfs_helpers.embedded.answering.json_text import value_text
-from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.embedded.answering.json_text import shape_text, value_text
+from tfs_helpers.embedded.status import Code, ServingError, refused
 from tfs_helpers.json_tensors import number_block
 
 __all__ = ["PredictBody", "is_base64", "kind_of", "parse_body", "signature_name_of", "unbase64"]
@@ -29,10 +29,6 @@ _MOST_EXACT = 2**16
 _KEYS = (b"inputs", b"instances")
 _INT32 = range(-(2**31), 2**31)
 _RANGES = {"DT_INT64": range(-(2**63), 2**63), "DT_UINT32": range(2**32), "DT_UINT64": range(2**64)}
-
-
-def _bad(message: str) -> ServingError:
-    return ServingError(Code.INVALID_ARGUMENT, message)
 
 
 class PredictBody:
@@ -114,15 +110,15 @@ def parse_body(body: bytes) -> dict[str, Any]:
         ServingError: INVALID_ARGUMENT.
     """
     if not body:
-        raise _bad("JSON Parse error: The document is empty")
+        raise refused("JSON Parse error: The document is empty")
     document = _quickly(body)
     if not isinstance(document, dict):
         try:
             document = rapidjson.parse(body)
         except rapidjson.JsonError as error:
-            raise _bad(f"JSON Parse error: {error}") from None
+            raise refused(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
-        raise _bad(f"JSON Value: {value_text(document)} Is not object")
+        raise refused(f"JSON Value: {value_text(document)} Is not object")
     return document
 
 
@@ -145,7 +141,7 @@ def signature_name_of(document: dict[str, Any]) -> str:
     """
     name = document.get("signature_name", "")
     if not isinstance(name, str):
-        raise _bad(
+        raise refused(
             f"JSON Value: {value_text(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
     return name
@@ -156,7 +152,7 @@ def signature_name_of(document: dict[str, Any]) -> str:
 
 def _arrays(document: dict[str, Any], infos: Mapping[str, Any]) -> dict[str, Array]:
     if "instances" in document and "inputs" in document:
-        raise _bad(
+        raise refused(
             f"JSON Value: {value_text(document)} Not formatted correctly expecting only one of "
             "'inputs' or 'instances' keys to exist "
         )
@@ -164,7 +160,7 @@ def _arrays(document: dict[str, Any], infos: Mapping[str, Any]) -> dict[str, Arr
         return _from_rows(document, infos)
     if "inputs" in document:
         return _from_columns(document["inputs"], infos)
-    raise _bad("Missing 'inputs' or 'instances' key")
+    raise refused("Missing 'inputs' or 'instances' key")
 
 
 def _is_object(value: Any) -> bool:
@@ -180,7 +176,7 @@ def is_base64(value: Any) -> bool:
 def _from_columns(value: Any, infos: Mapping[str, Any]) -> dict[str, Array]:
     if not _is_object(value):
         if len(infos) > 1:
-            raise _bad(
+            raise refused(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required "
                 "as per tensorinfo_map"
             )
@@ -188,7 +184,7 @@ def _from_columns(value: Any, infos: Mapping[str, Any]) -> dict[str, Array]:
     arrays = {}
     for name, info in infos.items():
         if name not in value:
-            raise _bad(f"Missing named input: {name} in 'inputs' object.")
+            raise refused(f"Missing named input: {name} in 'inputs' object.")
         arrays[name] = _tensor(value[name], info.dtype)
     return arrays
 
@@ -196,21 +192,21 @@ def _from_columns(value: Any, infos: Mapping[str, Any]) -> dict[str, Array]:
 def _from_rows(document: dict[str, Any], infos: Mapping[str, Any]) -> dict[str, Array]:
     rows = document["instances"]
     if not isinstance(rows, list):
-        raise _bad(f"JSON Value: {value_text(document)} Expecting 'instances' to be an list/array")
+        raise refused(f"JSON Value: {value_text(document)} Expecting 'instances' to be an list/array")
     if not rows:
-        raise _bad(f"JSON Value: {value_text(document)} No values in 'instances' array")
+        raise refused(f"JSON Value: {value_text(document)} No values in 'instances' array")
     named = _is_object(rows[0])
     if not isinstance(rows[0], dict) and len(infos) > 1:
-        raise _bad(
+        raise refused(
             "instances is a plain list, but expecting list of objects as multiple input tensors required "
             "as per tensorinfo_map"
         )
     columns = {name: _Column(name, info.dtype) for name, info in infos.items()}
     for index, row in enumerate(rows):
         if named and not _is_object(row):
-            raise _bad(f"Expecting object but got list at item {index} of input list")
+            raise refused(f"Expecting object but got list at item {index} of input list")
         if not named and _is_object(row):
-            raise _bad(f"Expecting value/list but got object at item {index} of input list")
+            raise refused(f"Expecting value/list but got object at item {index} of input list")
         if named:
             _add_named(columns, index, row)
         else:
@@ -218,7 +214,7 @@ def _from_rows(document: dict[str, Any], infos: Mapping[str, Any]) -> dict[str, 
     if not named and len(infos) > 1:
         # Strings in base64 pass for objects until here.
         first, *others = sorted(infos)
-        raise _bad(
+        raise refused(
             f"input size does not match signature: 1!={len(infos)} len({{{first}}}) != "
             f"len({{{','.join(sorted(infos))}}}). Sent extra: {{}}. Missing but required: {{{','.join(others)}}}."
         )
@@ -229,11 +225,11 @@ def _add_named(columns: "dict[str, _Column]", index: int, row: dict[str, Any]) -
     for name, value in row.pairs if isinstance(row, rapidjson.Members) else row.items():
         where = f"Failed to process element: {index} key: {name}"
         if name not in columns:
-            error = _bad(f"JSON object: does not have named input: {name}")
-            raise _bad(f"{where} of 'instances' list. Error: {error}")
+            error = refused(f"JSON object: does not have named input: {name}")
+            raise refused(f"{where} of 'instances' list. Error: {error}")
         _add(columns[name], value, where)
     if row.keys() != columns.keys():
-        raise _bad(
+        raise refused(
             f"Failed to process element: {index} of 'instances' list. JSON object: {value_text(row)} "
             f"keys must be equal to: {','.join(sorted(columns))}"
         )
@@ -243,7 +239,7 @@ def _add(column: "_Column", value: Any, where: str) -> None:
     try:
         column.add(value)
     except ServingError as error:
-        raise _bad(f"{where} of 'instances' list. Error: {error}") from None
+        raise refused(f"{where} of 'instances' list. Error: {error}") from None
 
 
 class _Column:
@@ -258,9 +254,9 @@ class _Column:
         row = _tensor(value, self._number)
         first = self._rows[0] if self._rows else row
         if row.size != first.size:
-            raise _bad(f"Expecting tensor size: {first.size} but got: {row.size}")
+            raise refused(f"Expecting tensor size: {first.size} but got: {row.size}")
         if row.shape != first.shape:
-            raise _bad(f"Expecting shape {_brackets(first.shape)} but got: {_brackets(row.shape)}")
+            raise refused(f"Expecting shape {shape_text(first.shape)} but got: {shape_text(row.shape)}")
         self._rows.append(row)
 
     def stacked(self, count: int) -> Array:
@@ -274,11 +270,7 @@ class _Column:
 
 
 def _too_deep() -> ServingError:
-    return _bad(f"Tensors of more than {dtypes.MOST_DIMENSIONS} dimensions cannot be served")
-
-
-def _brackets(shape: tuple[int, ...]) -> str:
-    return "[" + ",".join(map(str, shape)) + "]"
+    return refused(f"Tensors of more than {dtypes.MOST_DIMENSIONS} dimensions cannot be served")
 
 
 # ---- one tensor
@@ -311,16 +303,18 @@ def _tensor(value: Any, number: int) -> Array:
 def _gather(value: Any, level: int, shape: list[int], dtype: dtypes.DType | None, number: int, out: list[Any]) -> None:
     if not isinstance(value, list):
         if level != len(shape):
-            raise _bad(
+            raise refused(
                 f"JSON Value: {value_text(value)} found at incorrect level: {level + 1} in the JSON DOM. "
                 f"Expected at level: {len(shape)}"
             )
         out.append(_leaf(value, dtype, number))
         return
     if level >= len(shape):
-        raise _bad(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+        raise refused(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     if len(value) != shape[level]:
-        raise _bad(f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}")
+        raise refused(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        )
     for item in value:
         _gather(item, level + 1, shape, dtype, number, out)
 
@@ -348,10 +342,10 @@ def _leaf(value: Any, dtype: dtypes.DType | None, number: int) -> Any:
         if is_base64(value):
             return unbase64(value["b64"])
         if isinstance(value, dict):
-            raise _bad(f"JSON Value: {value_text(value)} not formatted correctly for base64 data")
+            raise refused(f"JSON Value: {value_text(value)} not formatted correctly for base64 data")
     elif not isinstance(value, dict):
         raise ServingError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {value_text(value)} to type: {word}")
-    raise _bad(f"JSON Value: {value_text(value)} Type: {kind_of(value)} is not of expected type: {word}")
+    raise refused(f"JSON Value: {value_text(value)} Type: {kind_of(value)} is not of expected type: {word}")
 
 
 def kind_of(value: Any) -> str:
@@ -381,4 +375,4 @@ def unbase64(text: str) -> bytes:
         missing = -len(content) % 4
         if missing != 3 and len(padding) in (0, missing):
             return base64.b64decode(content + "=" * missing)
-    raise _bad("Unable to base64 decode")
+    raise refused("Unable to base64 decode")

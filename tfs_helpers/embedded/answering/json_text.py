@@ -31,6 +31,7 @@ __all__ = [
     "quoted",
     "regress_results",
     "row_form",
+    "shape_text",
     "value_text",
 ]
 
@@ -185,6 +186,11 @@ def _nested(leaves: Iterator[str], shape: Sequence[int], *, flat: bool, level: i
         return "[" + ", ".join(items) + "]"
     pad = "\n" + _INDENT * (level + 1)
     return "[" + pad + ("," + pad).join(items) + "\n" + _INDENT * level + "]"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as error texts show it: `[2,3]`."""
+    return "[" + ",".join(map(str, shape)) + "]"
 
 
 def value_text(value: Any) -> str:

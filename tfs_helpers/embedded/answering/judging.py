@@ -7,7 +7,8 @@ from typing import Any
 import numpy.typing as npt
 
 from tfs_helpers import protos
-from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.embedded.answering.json_text import shape_text
+from tfs_helpers.embedded.status import refused
 
 __all__ = ["CLASSIFY", "PREDICT", "REGRESS", "Judgement"]
 
@@ -17,10 +18,6 @@ CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 PREDICT = "tensorflow/serving/predict"
 _INPUT = "inputs"
-
-
-def _bad(message: str) -> ServingError:
-    return ServingError(Code.INVALID_ARGUMENT, message)
 
 
 class Judgement:
@@ -43,21 +40,21 @@ class Judgement:
         self._method = method
         word = "classification" if method == CLASSIFY else "regression"
         if check_method_name and definition.method_name != method:
-            raise _bad(f"Expected {word} signature method_name to be {method}. Was: {definition.method_name}")
+            raise refused(f"Expected {word} signature method_name to be {method}. Was: {definition.method_name}")
         if len(definition.inputs) != 1:
-            raise _bad("Expected one input Tensor.")
+            raise refused("Expected one input Tensor.")
         if method == CLASSIFY and len(definition.outputs) not in (1, 2):
-            raise _bad(f"Expected one or two output Tensors, found {len(definition.outputs)}")
+            raise refused(f"Expected one or two output Tensors, found {len(definition.outputs)}")
         if method == REGRESS and len(definition.outputs) != 1:
-            raise _bad("Expected one output Tensor.")
+            raise refused("Expected one output Tensor.")
         if _INPUT not in definition.inputs:
-            raise _bad(f"No {word} inputs found in SignatureDef: {definition}")
+            raise refused(f"No {word} inputs found in SignatureDef: {definition}")
         wanted = ("classes", "scores") if method == CLASSIFY else ("outputs",)
         found = {alias: definition.outputs[alias].name for alias in wanted if alias in definition.outputs}
         if not found and method == REGRESS:
-            raise _bad(f"No regression outputs found in SignatureDef: {definition}")
+            raise refused(f"No regression outputs found in SignatureDef: {definition}")
         if not found:
-            raise _bad(
+            raise refused(
                 'Expected classification signature outputs to contain at least one of "classes" or "scores". '
                 f"Signature was: {definition}"
             )
@@ -84,16 +81,15 @@ def _classified(classes: Array | None, scores: Array | None, count: int) -> Any:
         if array is None:
             continue
         if array.ndim != 2:
-            shape = "[" + ",".join(map(str, array.shape)) + "]"
-            raise _bad(f"Expected Tensor shape: [batch_size num_classes] but got {shape}")
+            raise refused(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array.shape)}")
         if array.shape[0] != count:
-            raise _bad(f"Expected Tensor to have batch size {count} but got {array.shape[0]}")
+            raise refused(f"Expected Tensor to have batch size {count} but got {array.shape[0]}")
     if classes is not None and classes.dtype.kind != "O":
-        raise _bad("Expected classes Tensor of DT_STRING.")
+        raise refused("Expected classes Tensor of DT_STRING.")
     if scores is not None and scores.dtype != "float32":
-        raise _bad("Expected scores Tensor of DT_FLOAT.")
+        raise refused("Expected scores Tensor of DT_FLOAT.")
     if classes is not None and scores is not None and classes.shape != scores.shape:
-        raise _bad(f"Tensors class and score should match in num_classes: {classes.shape[1]} vs. {scores.shape[1]}")
+        raise refused(f"Tensors class and score should match in num_classes: {classes.shape[1]} vs. {scores.shape[1]}")
     result = protos.ClassificationResult()
     for row in range(count):
         labels = [] if classes is None else classes[row].tolist()
@@ -106,12 +102,14 @@ def _classified(classes: Array | None, scores: Array | None, count: int) -> Any:
 
 def _regressed(values: Array, count: int) -> Any:
     if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] != 1):
-        shape = "[" + ",".join(map(str, values.shape)) + "]"
-        raise _bad(f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {shape}")
+        raise refused(
+            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] "
+            f"but got {shape_text(values.shape)}"
+        )
     if values.shape[0] != count:
-        raise _bad(f"Input batch size did not match output batch size: {count} vs. {values.shape[0]}")
+        raise refused(f"Input batch size did not match output batch size: {count} vs. {values.shape[0]}")
     if values.dtype != "float32":
-        raise _bad(f"Expected output Tensor of DT_FLOAT.  Got: {values.dtype}")
+        raise refused(f"Expected output Tensor of DT_FLOAT.  Got: {values.dtype}")
     result = protos.RegressionResult()
     for value in values.ravel().tolist():
         result.regressions.add().value = value

@@ -7,17 +7,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfs_helpers.embedded.answering.inference import InferenceService
 from tfs_helpers.embedded.doors.credentials import read_ssl_config, server_credentials
 from tfs_helpers.embedded.doors.lanes import Lanes
-from tfs_helpers.embedded.doors.limits import DEFAULT_LIMITS, Limits, make_room
+from tfs_helpers.embedded.doors.limits import Limits, make_room
 from tfs_helpers.embedded.log import log
 from tfs_helpers.embedded.options import Options
+from tfs_helpers.embedded.settings import read_metrics_path
 from tfs_helpers.embedded.status import Code, ServingError
 
-__all__ = ["GRACE_SECONDS", "GrpcListener", "RestListener", "check_listening", "open_grpc", "open_rest"]
+__all__ = ["GRACE_SECONDS", "Checked", "GrpcListener", "RestListener", "check_listening", "open_grpc", "open_rest"]
 
 GRACE_SECONDS = 3.0
 _BACKLOG = 4096
@@ -25,18 +26,31 @@ _AT_HOME = {"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"}  # noqa: S104  not
 _MOST_PATH_BYTES = 107  # sockaddr_un
 
 
-def check_listening(options: Options) -> None:
+class Checked(NamedTuple):
+    """What the files and flags for the doors say, read once.
+
+    Attributes:
+        ssl: an SSLConfig proto; None for no TLS.
+        channel_arguments: for gRPC.
+        metrics_path: where Prometheus finds its page; None for nowhere.
+    """
+
+    ssl: Any
+    channel_arguments: dict[str, int | str]
+    metrics_path: str | None
+
+
+def check_listening(options: Options) -> Checked:
     """Look at all that the doors need, before models are loaded for nothing.
 
     Raises:
         ServingError: they could not be opened.
     """
-    read_ssl_config(options)
-    _channel_arguments(options)
     if len(os.fsencode(options.text("grpc_socket_path"))) > _MOST_PATH_BYTES:
         raise ServingError(
             Code.INVALID_ARGUMENT, f"--grpc_socket_path is longer than {_MOST_PATH_BYTES} bytes, the most for a socket"
         )
+    return Checked(read_ssl_config(options), _channel_arguments(options), read_metrics_path(options))
 
 
 class GrpcListener:
@@ -57,7 +71,7 @@ class GrpcListener:
 
 
 async def open_grpc(
-    service: InferenceService, lanes: Lanes, options: Options, limits: Limits = DEFAULT_LIMITS
+    service: InferenceService, lanes: Lanes, options: Options, checked: Checked, limits: Limits
 ) -> GrpcListener:
     """Open the gRPC door.
 
@@ -70,14 +84,14 @@ async def open_grpc(
     from tfs_helpers.embedded.doors.grpc_services import CallLimit, UnknownMethod, add_health, add_reflection
 
     # Whoever names an argument on the command line has the last word.
-    arguments = {**_bounds(limits), **_channel_arguments(options)}
+    arguments = {**_bounds(limits), **checked.channel_arguments}
     server = grpc.aio.server(options=list(arguments.items()))
     handlers = CallLimit(GrpcDoor(service, lanes).handlers(), *_most_calls(options, limits))
     server.add_generic_rpc_handlers([handlers])
     health = await add_health(server) if options.flag("enable_grpc_healthcheck_service") else None
     add_reflection(server, has_health=health is not None)
     server.add_generic_rpc_handlers([UnknownMethod()])  # the last: asked where no other knows the method
-    config = read_ssl_config(options)
+    config = checked.ssl
     log.info("Using %sServerCredentials", "Insecure" if config is None else "Ssl")
     path = options.text("grpc_socket_path")
     host = f"[{options.host}]" if ":" in options.host else options.host
@@ -189,8 +203,8 @@ async def open_rest(
     service: InferenceService,
     lanes: Lanes,
     options: Options,
-    metrics_path: str | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    checked: Checked,
+    limits: Limits,
 ) -> RestListener | None:
     """Open the REST door; None, and a line in the log, where it stays shut."""
     port = options.number("rest_api_port")
@@ -215,9 +229,9 @@ async def open_rest(
         lanes,
         timeout=millis / 1000 if millis > 0 else None,
         cors=options.flag("rest_api_enable_cors_support"),
-        metrics_path=metrics_path,
+        metrics_path=checked.metrics_path,
     )
-    if options.text("ssl_config_file"):
+    if checked.ssl is not None:
         log.warning("--ssl_config_file is for gRPC alone: what goes through the REST port %d is not encrypted", port)
     server = HttpServer(door.handle, limits, make_room(limits))
     runner = web.ServerRunner(server)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfs_helpers import protos
 from tfs_helpers.embedded.log import log
-from tfs_helpers.embedded.status import Code, ServingError
+from tfs_helpers.embedded.status import Code, ServingError, refused
 
 __all__ = ["TENSORFLOW", "check_models", "check_platforms", "model_list", "single_model"]
 
@@ -58,17 +58,17 @@ def check_models(models: Any, current: Mapping[str, Any]) -> None:
     seen: set[str] = set()
     for model in models:
         if model.name in seen:
-            raise _refused(f"Illegal to list model {model.name} multiple times in config list")
+            raise refused(f"Illegal to list model {model.name} multiple times in config list")
         seen.add(model.name)
     for model in models:
         if not model.base_path.startswith("/") and not _URI.match(model.base_path):
-            raise _refused(
+            raise refused(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
     for model in models:
         before = current.get(model.name)
         if before is not None and (was := _platform(before)) != (asked := _platform(model)):
-            raise _refused(
+            raise refused(
                 f"Illegal to change a model's platform. For model {model.name} platform was {was} "
                 f"and new platform requested is {asked}"
             )
@@ -83,17 +83,17 @@ def check_platforms(models: Any, known: Collection[str]) -> dict[str, str]:
     platforms = {model.name: _platform(model) for model in models}
     for name, platform in platforms.items():
         if platform not in known:
-            raise _refused(f"Model {name} requests unsupported platform {platform}")
+            raise refused(f"Model {name} requests unsupported platform {platform}")
     for model in models:
         if model.HasField("logging_config"):
-            raise _refused("No request-logger-creator provided.")
+            raise refused("No request-logger-creator provided.")
     return platforms
 
 
 def _platform(model: Any) -> str:
     neither = not model.model_platform and not model.model_type
     if neither or (model.model_platform and model.model_type):
-        raise _refused(
+        raise refused(
             f"Illegal setting {'neither' if neither else 'both'} ModelServerConfig::model_type (deprecated) "
             f"{'nor' if neither else 'and'} ModelServerConfig::model_platform, model name is {model.name}"
         )
@@ -102,7 +102,3 @@ def _platform(model: Any) -> str:
         return TENSORFLOW if model.model_type == tensorflow else "other"
     platform: str = model.model_platform
     return platform
-
-
-def _refused(words: str) -> ServingError:
-    return ServingError(Code.INVALID_ARGUMENT, words)
